@@ -1,0 +1,26 @@
+/** How the bytes of a connection ended; the first cause wins. */
+export type Ending =
+  | 'closed' // both sides said goodbye
+  | 'clientReset'
+  | 'upstreamReset'
+  | 'clientGone' // the client left before anything was decided
+  | 'idleTimeout'
+  | 'halfClosedTimeout'
+  | 'drained' // still open when the drain time was over
+  | 'policyChanged' // a reload denied it
+  | 'denied'
+  | 'refused' // looped, over a limit, without an original destination
+  | 'connectFailed'
+  | 'connectTimeout'
+  | 'protocolError'
+  | 'tlsFailed'
+  | 'internalError'
+
+/** What passed, in bytes of payload, and how it ended. `sent`: client to upstream; `received`: upstream to client. */
+export interface Traffic {
+  readonly sent: number
+  readonly received: number
+  readonly ended: Ending
+  /** The error's code and message, for a person; absent when nothing went wrong. */
+  readonly error?: { readonly code: string; readonly message: string }
+}
