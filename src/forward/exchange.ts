@@ -1,0 +1,64 @@
+/**
+ * One HTTP request and its answer, between a client-facing connection (HTTP/1 or HTTP/2) and an upstream one (either).
+ * Both sides speak these words and nothing else of each other, so every pair of versions is the same code.
+ *
+ * Flow control is by acknowledgement: whoever is given bytes calls `consumed(n)` once they have left it. An HTTP/2 side
+ * turns that into WINDOW_UPDATE, an HTTP/1 side pauses its socket while too much is unacknowledged.
+ * Calls are synchronous, never throw, and are ignored after the end or an abort.
+ */
+
+/** Header fields flat: name, value, name, value. Names keep their case from HTTP/1 and are lower case from HTTP/2. */
+export type Fields = string[]
+
+/** A request line and its fields, in the words of RFC 9110. */
+export interface RequestHead {
+  readonly method: string
+  readonly scheme: string
+  /** Lower case host, and the port where the client wrote one; empty only for HTTP/1.0 without Host. */
+  readonly authority: string
+  /** Origin-form path and query, or `*`; for CONNECT the authority. */
+  readonly target: string
+  readonly version: '1.0' | '1.1' | '2'
+  /** The protocol an Upgrade (HTTP/1.1) or an extended CONNECT (RFC 8441) asks for. */
+  readonly upgrade?: string
+  /** Already without hop-by-hop fields. */
+  readonly fields: Fields
+  /** Bytes of body where known: 0 for none, undefined for unknown (chunked, HTTP/2 without content-length). */
+  readonly length?: number
+}
+
+/** A status line and its fields, already without hop-by-hop fields. */
+export interface ResponseHead {
+  readonly status: number
+  readonly reason: string
+  readonly fields: Fields
+  readonly length?: number
+}
+
+/** The way back: what the client-facing side offers for each request. */
+export interface Answer {
+  /** 1xx other than 101. */
+  information(head: ResponseHead): void
+  /** `last`: no body and no trailers follow. A 101, or a 2xx to CONNECT, makes the rest a tunnel of raw bytes. */
+  head(head: ResponseHead, last: boolean): void
+  data(chunk: Buffer, last: boolean): void
+  /** Ends the message. */
+  trailers(fields: Fields): void
+  /** The answer cannot be completed; `code` is an HTTP/2 error code (RFC 9113 section 7). */
+  abort(code: number): void
+  /** `bytes` of the request's body have left the upstream side. */
+  consumed(bytes: number): void
+}
+
+/** The way there: what the upstream side returns when a request is opened on it. */
+export interface Asking {
+  data(chunk: Buffer, last: boolean): void
+  trailers(fields: Fields): void
+  /** The client gave up; `code` is an HTTP/2 error code. */
+  abort(code: number): void
+  /** `bytes` of the response's body have left the client-facing side. */
+  consumed(bytes: number): void
+}
+
+/** Opens a request on an upstream connection. `last`: it has no body. */
+export type Open = (head: RequestHead, last: boolean, answer: Answer) => Asking
