@@ -1,0 +1,54 @@
+import { createRequire } from 'node:module'
+import { fileURLToPath } from 'node:url'
+import { getSystemErrorName } from 'node:util'
+
+/** What build/sluice.node exports. Numbers below zero are minus errno. */
+export interface Addon {
+  readonly originalDestination: (fd: number, level: number) => readonly [string, number] | number
+  readonly getOption: (fd: number, level: number, name: number) => number
+  readonly setOption: (fd: number, level: number, name: number, value: number) => number
+  readonly setLinger: (fd: number, seconds: number) => number
+  readonly SOL_SOCKET: number
+  readonly SO_MARK: number
+  readonly SO_KEEPALIVE: number
+  readonly IPPROTO_IP: number
+  readonly IP_TRANSPARENT: number
+  readonly IPPROTO_IPV6: number
+  readonly IPV6_TRANSPARENT: number
+  readonly IPPROTO_TCP: number
+  readonly TCP_USER_TIMEOUT: number
+  readonly TCP_KEEPIDLE: number
+  readonly TCP_KEEPINTVL: number
+  readonly TCP_KEEPCNT: number
+}
+
+/** What loading gave, or what to run to have it. */
+export type Loaded<T> =
+  | { readonly is: 'ready'; readonly value: T }
+  | { readonly is: 'missing'; readonly reason: string }
+
+const BUILT = fileURLToPath(new URL('../../build/sluice.node', import.meta.url))
+
+/** Loads the C part. Never throws: without it Sluice works with fixed destinations and plain streams. */
+export const loadAddon = (path: string = BUILT, platform: string = process.platform): Loaded<Addon> => {
+  if (platform !== 'linux') return { is: 'missing', reason: `the shim needs Linux, and this is ${platform}` }
+  try {
+    return { is: 'ready', value: createRequire(import.meta.url)(path) as Addon }
+  } catch (error) {
+    const { code, message } = error as NodeJS.ErrnoException
+    const why = code === 'MODULE_NOT_FOUND' ? 'it is not built' : (message.split('\n')[0] ?? '')
+    return { is: 'missing', reason: `cannot load ${path}: ${why}. Run: npm run build:native` }
+  }
+}
+
+/** `result`, or the Error that minus errno stands for, with errno's name as its code. */
+export const checked = (call: string, result: number): number => {
+  if (result < 0) throw systemError(call, result)
+  return result
+}
+
+/** An Error as Node's own, for minus errno. */
+export const systemError = (call: string, result: number): NodeJS.ErrnoException => {
+  const code = getSystemErrorName(result)
+  return Object.assign(new Error(`${call}: ${code}`), { code, errno: result, syscall: call })
+}
