@@ -1,0 +1,70 @@
+import { enableCompileCache } from 'node:module'
+import { type Command, helpOf, type Io, parseCommand, UsageError } from './net/commandLine.ts'
+
+// Each command is loaded only when it is called: `sluice check` needs no proxy, and start-up time is part of the contract.
+const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {}
+
+const main = async (argv: readonly string[], io: Io): Promise<number> => {
+  const [name = '--help', ...rest] = argv
+  if (name === '--help' || name === '-h' || name === 'help') return help(rest[0], io)
+  if (name === '--version') {
+    const { default: manifest } = await import('../package.json', { with: { type: 'json' } })
+    io.out(`sluice ${manifest.version}\n`)
+    return 0
+  }
+  const load = COMMANDS[name]
+  if (load === undefined) {
+    io.err(`sluice: unknown command '${name}'. The commands are: ${Object.keys(COMMANDS).join(', ')}\n`)
+    return 2
+  }
+  const command = await load()
+  try {
+    const args = parseCommand(command, rest)
+    if (args.values.help === true) {
+      io.out(helpOf(command))
+      return 0
+    }
+    return await command.run(args, io)
+  } catch (error) {
+    if (!(error instanceof UsageError)) throw error
+    io.err(`sluice ${name}: ${error.message}\nusage: sluice ${name} ${command.usage}\nTry: sluice ${name} --help\n`)
+    return 2
+  }
+}
+
+const help = async (name: string | undefined, io: Io): Promise<number> => {
+  const load = name === undefined ? undefined : COMMANDS[name]
+  if (load !== undefined) {
+    io.out(helpOf(await load()))
+    return 0
+  }
+  const commands = await Promise.all(Object.values(COMMANDS).map((each) => each()))
+  const width = Math.max(...commands.map((command) => command.name.length))
+  io.out('sluice: a transparent proxy beside one workload, that says what it does and why\n\n')
+  io.out('usage: sluice COMMAND [options]\n\n')
+  for (const command of commands) io.out(`  ${command.name.padEnd(width)}  ${command.summary}\n`)
+  io.out('\nsluice COMMAND --help says more of each. sluice --version\n')
+  return 0
+}
+
+const realIo = (): Io => ({
+  out: (text) => process.stdout.write(text),
+  err: (text) => process.stderr.write(text),
+  env: process.env,
+  cwd: process.cwd(),
+  // Asked for only by commands that end in an orderly way; the others keep the default, to die at once.
+  get stopped() {
+    return new Promise<string>((resolve) => {
+      for (const signal of ['SIGTERM', 'SIGINT']) process.once(signal, () => resolve(signal))
+    })
+  },
+  onReload: (run) => process.on('SIGHUP', run),
+})
+
+enableCompileCache()
+// A reader that goes away (`sluice replay … | head`) is no error of ours.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => process.exit(error.code === 'EPIPE' ? 0 : 1))
+process.exitCode = await main(process.argv.slice(2), realIo()).catch((error: Error) => {
+  process.stderr.write(`sluice: ${error.stack}\nThis is a bug in sluice.\n`)
+  return 70
+})

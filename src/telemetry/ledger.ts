@@ -1,0 +1,68 @@
+import type { Clock } from '../net/clock.ts'
+import type { Connection } from '../net/connection.ts'
+import type { Traffic } from '../net/traffic.ts'
+import { Life } from './life.ts'
+import type { Outcome, Result } from './outcome.ts'
+
+/** Every open connection, and those who want to hear how each one ended. */
+export interface Ledger {
+  readonly open: ReadonlySet<Life>
+  readonly draining: boolean
+  begin(from: Omit<Connection, 'stream'>): Life
+  /** Writes the one Outcome of a life; a second one is a bug and throws. */
+  end(life: Life, result: Result, traffic: Traffic): Outcome
+  /** Each Outcome, once, as it is written. Returns how to stop listening. */
+  subscribe(hear: (outcome: Outcome) => void): () => void
+  /** Closes the connections that the policy of now denies. */
+  recheck(): void
+  /** Lets connections end by themselves for `ms`, then closes them; resolves when none is left. */
+  drain(ms: number): Promise<void>
+}
+
+/** An empty ledger. */
+export const createLedger = (clock: Clock): Ledger => {
+  const open = new Set<Life>()
+  const hearers = new Set<(outcome: Outcome) => void>()
+  let born = 0
+  let draining = false
+  let emptied = () => {}
+  return {
+    open,
+    get draining() {
+      return draining
+    },
+    begin(from) {
+      const life = new Life((++born).toString(36), clock, from)
+      open.add(life)
+      return life
+    },
+    end(life, result, traffic) {
+      if (!open.delete(life)) throw new Error(`connection ${life.id} ended twice`)
+      const outcome = life.outcome(result, traffic, clock.now())
+      for (const hear of hearers) hear(outcome)
+      if (open.size === 0) emptied()
+      return outcome
+    },
+    subscribe(hear) {
+      hearers.add(hear)
+      return () => hearers.delete(hear)
+    },
+    recheck() {
+      for (const life of open) if (life.allowed?.() === false) life.close('policyChanged')
+    },
+    drain(ms) {
+      draining = true
+      if (open.size === 0) return Promise.resolve()
+      return new Promise((resolve) => {
+        const cancel = clock.after(ms, () => {
+          for (const life of open) life.close('drained')
+        })
+        emptied = () => {
+          cancel()
+          resolve()
+        }
+        for (const life of open) life.onDrain?.()
+      })
+    },
+  }
+}

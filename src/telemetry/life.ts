@@ -1,0 +1,87 @@
+import type { Address } from '../net/address.ts'
+import type { Clock } from '../net/clock.ts'
+import type { Connection, Direction } from '../net/connection.ts'
+import type { Ending, Traffic } from '../net/traffic.ts'
+import type { Outcome, Result, RuleName } from './outcome.ts'
+
+/** A connection while it lives: filled in by whoever learns something, read by the page, closed by drain and reload. */
+export class Life {
+  readonly id: string
+  readonly startedAt: number
+  readonly started: number
+  readonly direction: Direction
+  readonly listener: string
+  readonly peer: Address
+  readonly destination: Address
+  readonly protocols: string[] = []
+  rules: Readonly<Record<string, RuleName>> = {}
+  /** Live payload bytes: client to upstream, and back. */
+  readonly count = { sent: 0, received: 0 }
+  reason: string | undefined
+  detected: Outcome['detected'] | undefined
+  sni: string | undefined
+  alpn: readonly string[] | undefined
+  identity: string | undefined
+  http: Outcome['http'] | undefined
+  upstream: Address | undefined
+  /** Asks whether the policy of now still allows it; set once the first verdict is known. */
+  allowed: (() => boolean) | undefined
+  /** Set by forwarders that can finish early and cleanly (HTTP keep-alive, HTTP/2): called when a drain begins. */
+  onDrain: (() => void) | undefined
+  #close: ((why: Ending) => void) | undefined
+  #closing: Ending | undefined
+
+  constructor(id: string, clock: Clock, from: Omit<Connection, 'stream'>) {
+    this.id = id
+    this.startedAt = clock.time()
+    this.started = clock.now()
+    this.direction = from.direction
+    this.listener = from.listener
+    this.peer = from.peer
+    this.destination = from.destination
+  }
+
+  /** Whoever holds the streams now says how they are closed. A close that was ordered before reaches it at once. */
+  set closer(close: (why: Ending) => void) {
+    this.#close = close
+    if (this.#closing !== undefined) close(this.#closing)
+  }
+
+  /** Ends the connection from outside: drain, a policy that changed. */
+  close(why: Ending): void {
+    this.#closing ??= why
+    this.#close?.(why)
+  }
+
+  /** Why it was closed from outside, if it was. */
+  get closing(): Ending | undefined {
+    return this.#closing
+  }
+
+  /** The one record of it. */
+  outcome(result: Result, traffic: Traffic, now: number): Outcome {
+    const { id, startedAt, direction, listener, peer, destination, protocols, rules } = this
+    return {
+      id,
+      startedAt,
+      direction,
+      listener,
+      peer,
+      destination,
+      result,
+      protocols,
+      ...(this.reason !== undefined && { reason: this.reason }),
+      ...(this.detected && { detected: this.detected }),
+      ...(this.sni !== undefined && { sni: this.sni }),
+      ...(this.alpn?.length && { alpn: this.alpn }),
+      ...(this.identity !== undefined && { identity: this.identity }),
+      ...(this.http && { http: this.http }),
+      rules,
+      ...(this.upstream && { upstream: this.upstream }),
+      bytes: { sent: traffic.sent, received: traffic.received },
+      ms: Math.round((now - this.started) * 1000) / 1000,
+      ended: traffic.ended,
+      ...(traffic.error && { error: traffic.error }),
+    }
+  }
+}

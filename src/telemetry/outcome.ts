@@ -1,0 +1,43 @@
+import type { Address } from '../net/address.ts'
+import type { Direction } from '../net/connection.ts'
+import type { Ending } from '../net/traffic.ts'
+
+/** A rule of the policy, as an Outcome names it. `defaults` and built-in ones have line 0. */
+export interface RuleName {
+  readonly name: string
+  readonly file: string
+  readonly line: number
+}
+
+/** What became of a connection, in one word. */
+export type Result = 'forwarded' | 'denied' | 'refused' | 'failed'
+
+/** The one record of a connection: log line, metrics, tap event and row on the page are views of it. */
+export interface Outcome {
+  readonly id: string
+  /** Milliseconds since 1970. */
+  readonly startedAt: number
+  readonly direction: Direction
+  readonly listener: string
+  readonly peer: Address
+  readonly destination: Address
+  readonly result: Result
+  /** What was spoken, outermost first: `['tls', 'http2']` for a terminated connection. Empty: never detected. */
+  readonly protocols: readonly string[]
+  /** Why it is opaque, where it is. */
+  readonly reason?: string
+  /** The bytes that decided the protocol: how many were read, how long it took, and the first of them as text. */
+  readonly detected?: { readonly bytes: number; readonly ms: number; readonly head: string }
+  readonly sni?: string
+  readonly alpn?: readonly string[]
+  readonly identity?: string
+  /** The request line that detection saw. */
+  readonly http?: { readonly method: string; readonly target: string; readonly version: string }
+  /** Which rule decided each aspect. */
+  readonly rules: Readonly<Record<string, RuleName>>
+  readonly upstream?: Address
+  readonly bytes: { readonly sent: number; readonly received: number }
+  readonly ms: number
+  readonly ended: Ending
+  readonly error?: { readonly code: string; readonly message: string }
+}

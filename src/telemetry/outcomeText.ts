@@ -1,0 +1,67 @@
+import { formatAddress } from '../net/address.ts'
+import type { Outcome, RuleName } from './outcome.ts'
+
+/** An Outcome as one line for a person: who, where to, what it was and why, which rules decided, how it ended. */
+export const outcomeText = (outcome: Outcome): string => {
+  const { peer, destination, upstream, direction, result, bytes, ms, ended, error } = outcome
+  const elsewhere = upstream && formatAddress(upstream) !== formatAddress(destination)
+  return [
+    new Date(outcome.startedAt).toISOString(),
+    direction,
+    `${formatAddress(peer)} -> ${formatAddress(destination)}`,
+    spoken(outcome),
+    `${result}${elsewhere ? ` to ${formatAddress(upstream)}` : ''}`,
+    `sent ${bytes.sent} received ${bytes.received} bytes in ${duration(ms)}, ${endings[ended] ?? ended}`,
+    ...(error ? [`(${error.code}: ${error.message})`] : []),
+    rulesText(outcome.rules),
+  ]
+    .filter((part) => part !== '')
+    .join('  ')
+}
+
+const REASONS: Readonly<Record<string, string>> = {
+  policy: 'as the policy says',
+  unknown: 'its first bytes are nothing we know',
+  limit: 'still undecided at the byte limit',
+  timeout: 'still undecided when the time was up',
+  closed: 'the client closed before it was decided',
+  serverFirst: 'the server spoke first',
+}
+
+const endings: Readonly<Record<string, string>> = {
+  clientReset: 'reset by the client',
+  upstreamReset: 'reset by the upstream',
+  clientGone: 'the client went away',
+  idleTimeout: 'idle for too long',
+  halfClosedTimeout: 'half-closed for too long',
+  drained: 'closed by the drain',
+  policyChanged: 'closed because the policy now denies it',
+  connectFailed: 'the upstream cannot be reached',
+  connectTimeout: 'the upstream did not answer',
+  protocolError: 'the peer broke the protocol',
+  tlsFailed: 'the TLS handshake failed',
+  internalError: 'a bug in sluice',
+}
+
+const spoken = ({ protocols, reason, sni, alpn, http, identity }: Outcome): string =>
+  [
+    protocols.join('+'),
+    reason === undefined ? '' : `(${REASONS[reason] ?? reason})`,
+    sni === undefined ? '' : `sni ${sni}`,
+    alpn === undefined ? '' : `alpn ${alpn.join(',')}`,
+    identity === undefined ? '' : `as ${identity}`,
+    http === undefined ? '' : `${http.method} ${http.target} ${http.version}`,
+  ]
+    .filter((part) => part !== '')
+    .join(' ')
+
+/** Only what a rule of the document decided: what the defaults did needs no mention. */
+const rulesText = (rules: Outcome['rules']): string => {
+  const named = Object.entries(rules).filter(([, rule]) => rule.line > 0)
+  if (named.length === 0) return 'by the defaults'
+  return named.map(([aspect, rule]) => `${aspect} by "${rule.name}" ${place(rule)}`).join(', ')
+}
+
+const place = ({ file, line }: RuleName): string => `${file}:${line}`
+
+const duration = (ms: number): string => (ms < 1000 ? `${ms.toFixed(1)} ms` : `${(ms / 1000).toFixed(2)} s`)
