@@ -50,12 +50,15 @@ export const relay = (client: Duplex, upstream: Duplex, options: RelayOptions): 
         if (to.writable && !to.write(chunk)) from.pause()
       })
       to.on('drain', () => from.resume())
-      from.on('end', () => {
+      const ended = () => {
         lastByteAt = clock.now()
         if (to.writable) to.end()
         watch()
         settle()
-      })
+      }
+      // A client that said goodbye while it was being looked at does not say so again.
+      if (from.readableEnded) queueMicrotask(ended)
+      else from.on('end', ended)
       to.on('finish', settle)
       from.on('error', (error: Error) => broke(from, to, lost, error))
       from.on('close', () => broke(from, to, lost))

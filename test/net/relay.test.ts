@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import { connect, createServer, type Socket } from 'node:net'
-import type { Duplex } from 'node:stream'
+import { type Duplex, duplexPair } from 'node:stream'
 import { test } from 'tap'
 import { systemClock } from '../../src/net/clock.ts'
 import { dialWithin, tcpDialer } from '../../src/net/dial.ts'
@@ -156,6 +156,25 @@ test('a client that was gone before the relay began ends it at once', async () =
   })
   assert.equal(traffic.ended, 'clientReset')
   assert.ok(client.destroyed)
+})
+
+test('a goodbye that was heard before the relay began is passed on, and the answer still comes', async () => {
+  const [client, accepted] = duplexPair()
+  const [upstream, server] = duplexPair()
+  client.end()
+  accepted.resume()
+  await once(accepted, 'end')
+  const traffic = relay(accepted, upstream, {
+    clock: manualClock(),
+    idleMs: 60_000,
+    halfClosedMs: 60_000,
+    count: { sent: 0, received: 0 },
+  })
+  server.resume()
+  await once(server, 'end')
+  server.end('greeting')
+  client.resume()
+  assert.deepEqual(await traffic, { sent: 0, received: 8, ended: 'closed' })
 })
 
 test('a dial that nobody answers is given up in time, and one that is refused says so', async () => {

@@ -3,6 +3,8 @@ import type { Clock } from '../../src/net/clock.ts'
 /** A clock that stands still until it is told to go on; timers that fall due run in order. */
 export interface ManualClock extends Clock {
   advance(ms: number): void
+  /** How many timers wait. */
+  pending(): number
 }
 
 export const manualClock = (): ManualClock => {
@@ -27,5 +29,6 @@ export const manualClock = (): ManualClock => {
       }
       now = end
     },
+    pending: () => timers.size,
   }
 }
