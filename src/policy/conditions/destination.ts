@@ -1,0 +1,24 @@
+import { type Address, formatAddress } from '../../net/address.ts'
+import { addressWords, networkCovers, networkHas } from '../ip.ts'
+import { oneOrMany } from '../shape.ts'
+import { condition, eachCovered } from './condition.ts'
+import { type Endpoints, endpoints } from './network.ts'
+
+const takes = (wide: Endpoints, narrow: Endpoints): boolean =>
+  networkCovers(wide, narrow) && (wide.port === undefined || wide.port === narrow.port)
+
+export const destination = condition({
+  shape: oneOrMany(endpoints),
+  from: 'connection',
+  says: 'where the client meant to go, before the redirect: addresses, networks, or address:port',
+  example: '[169.254.169.254/32, "10.0.0.5:5432"]',
+  fact: (facts) => facts.destination,
+  matcher: (value) => (fact: Address) => {
+    const words = addressWords(fact)
+    return (
+      words !== null && value.some((it) => networkHas(it, words) && (it.port === undefined || it.port === fact.port))
+    )
+  },
+  covers: (wide, narrow) => eachCovered<Endpoints>(wide, narrow, takes),
+  show: formatAddress,
+})

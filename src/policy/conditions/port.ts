@@ -1,0 +1,42 @@
+import * as v from 'valibot'
+import { count, expected, mistake, oneOrMany, readText, shown } from '../shape.ts'
+import { condition, eachCovered } from './condition.ts'
+
+/** Ports from the first to the last. */
+export interface PortRange {
+  readonly first: number
+  readonly last: number
+}
+
+const WHAT = 'a port from 1 to 65535, or a range such as 8000-8999'
+
+const range = readText(WHAT, (text): PortRange | ReturnType<typeof mistake> => {
+  const found = /^(\d{1,5})(?:-(\d{1,5}))?$/.exec(text)
+  const [first, last] = [Number(found?.[1]), Number(found?.[2] ?? found?.[1])]
+  if (found === null || first < 1 || last > 65_535) return mistake(`expected ${WHAT}, not ${shown(text)}`)
+  return first > last ? mistake(`"${text}" ends before it begins; write ${last}-${first}`) : { first, last }
+})
+
+const single = v.pipe(
+  count(1, 65_535),
+  v.transform((port): PortRange => ({ first: port, last: port })),
+)
+const portRange = v.lazy((input) => (typeof input === 'number' ? single : typeof input === 'string' ? range : neither))
+const neither = v.custom<never>(() => false, expected(WHAT))
+
+const takes = (wide: PortRange, narrow: PortRange): boolean => wide.first <= narrow.first && narrow.last <= wide.last
+
+export const port = condition({
+  shape: oneOrMany(portRange as v.GenericSchema<number | string, PortRange>),
+  from: 'connection',
+  says: 'the destination port: numbers and ranges',
+  example: '[443, 8000-8999]',
+  fact: (facts) => facts.destination.port,
+  matcher: (value) => {
+    const [only] = value
+    if (value.length === 1 && only?.first === only?.last) return (fact: number) => fact === only?.first
+    return (fact: number) => value.some(({ first, last }) => first <= fact && fact <= last)
+  },
+  covers: (wide, narrow) => eachCovered<PortRange>(wide, narrow, takes),
+  show: String,
+})

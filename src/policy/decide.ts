@@ -1,0 +1,58 @@
+import type { Facts } from './facts.ts'
+import { type Policy, type Rule, settle, type Test } from './policy.ts'
+import type { Decision, Verdict } from './verdict.ts'
+
+/**
+ * What the policy says of these facts. For each aspect the first rule in order that matches and says something about
+ * it decides; a rule that may yet match, once more is known, makes the aspect wait. What no rule decides comes from
+ * `defaults`, then from what is built in.
+ */
+export const decide = (policy: Policy, facts: Facts): Verdict => {
+  const base = policy.base as Readonly<Record<string, Decision<unknown>>>
+  let verdict: Record<string, Decision<unknown>> | undefined
+  let open = policy.openAspects
+  for (const rule of policy.open) {
+    const matches = ruleMatches(rule, facts)
+    if (matches === false) continue
+    verdict ??= { ...base }
+    for (const aspect of rule.aspects) {
+      if (verdict[aspect] !== base[aspect]) continue
+      verdict[aspect] = matches ? rule.decisions[aspect]! : rule.waits
+      open--
+    }
+    if (open === 0) break
+  }
+  return (verdict ?? base) as unknown as Verdict
+}
+
+/** Whether all conditions hold; undefined when none fails but some look at facts not yet known. */
+export const ruleMatches = (rule: Rule, facts: Facts): boolean | undefined => {
+  let matches: boolean | undefined = true
+  for (const test of rule.tests) {
+    const holds = test.holds(facts)
+    if (holds === false) return false
+    if (holds === undefined) matches = undefined
+  }
+  return matches
+}
+
+/**
+ * The same policy for connections of which at least these facts are true: rules they exclude are gone, conditions they
+ * meet are dropped. It answers as the whole policy does for the same facts and more, as long as none of them changes:
+ * narrow again, from the whole policy, where one does (what is spoken inside TLS).
+ */
+export const narrow = (policy: Policy, facts: Facts): Policy => ({
+  ...policy,
+  ...settle(policy.base, policy.open, (rule) => remainingTests(rule, facts)),
+})
+
+const remainingTests = (rule: Rule, facts: Facts): readonly Test[] | undefined => {
+  let left: Test[] | undefined
+  for (let i = 0; i < rule.tests.length; i++) {
+    const holds = rule.tests[i]!.holds(facts)
+    if (holds === false) return undefined
+    if (holds === true) left ??= rule.tests.slice(0, i)
+    else left?.push(rule.tests[i]!)
+  }
+  return left ?? rule.tests
+}

@@ -1,0 +1,28 @@
+import { decide, ruleMatches } from './decide.ts'
+import type { Facts } from './facts.ts'
+import type { Policy } from './policy.ts'
+import { settled } from './verdict.ts'
+
+/**
+ * Whether the upstream may be dialled while the client is still silent (`detect.serverFirst`), so that a server that
+ * speaks first is heard. Never where the destination may still change; and with `auto`, never where a rule that waits
+ * could deny: what is denied is not dialled.
+ */
+export const dialsEarly = (policy: Policy, facts: Facts): boolean => {
+  const verdict = decide(policy, facts)
+  const way = settled(verdict['detect.serverFirst'])
+  if (way === 'never' || verdict.upstream.is === 'waits') return false
+  if (verdict.deny.is === 'decided') return !verdict.deny.value
+  return way === 'always' || !couldDeny(policy, facts)
+}
+
+const couldDeny = (policy: Policy, facts: Facts): boolean => {
+  for (const rule of policy.open) {
+    const denies = rule.decisions.deny
+    if (denies?.is !== 'decided') continue
+    const matches = ruleMatches(rule, facts)
+    if (matches !== false && denies.value === true) return true
+    if (matches === true) return false
+  }
+  return policy.base.deny.is === 'decided' && policy.base.deny.value
+}

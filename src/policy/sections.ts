@@ -1,0 +1,19 @@
+import type * as v from 'valibot'
+import { admin } from './sections/admin.ts'
+import { certificates } from './sections/certificates.ts'
+import { listeners } from './sections/listeners.ts'
+import { log } from './sections/log.ts'
+import { processLimits } from './sections/processLimits.ts'
+import type { Section } from './sections/section.ts'
+import type { Shape } from './shape.ts'
+
+/** The top-level keys of a document beside apiVersion, defaults and rules. One file and one line each. */
+export const SECTIONS = { listeners, limits: processLimits, certificates, admin, log }
+
+export type SectionName = keyof typeof SECTIONS
+
+/** All sections as read, defaults filled in. */
+export type Sections = { readonly [K in SectionName]: v.InferOutput<(typeof SECTIONS)[K]['shape']> }
+
+/** The table as the reader of documents sees it. */
+export const SECTION_TABLE = SECTIONS as unknown as Readonly<Record<string, Section<Shape>>>

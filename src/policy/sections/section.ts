@@ -1,0 +1,17 @@
+import type * as v from 'valibot'
+import type { Shape } from '../shape.ts'
+
+/** One top-level key of the document, beside `rules` and `defaults`. */
+export interface Section<S extends Shape> {
+  readonly shape: S
+  readonly says: string
+  /** Whether several files may each bring some of it, a name only once. Otherwise one file alone has the section. */
+  readonly byName: boolean
+  /** Whether a change counts at once, or needs a restart. */
+  readonly onReload: boolean
+  /** Makes paths that are written relative to the document's file ones that can be opened. */
+  readonly resolve?: (value: v.InferOutput<S>, open: (path: string) => string) => v.InferOutput<S>
+}
+
+/** Infers the types of a section from its shape. */
+export const section = <S extends Shape>(it: Section<S>): Section<S> => it
