@@ -19,9 +19,14 @@ export interface RequestHead {
   /** Origin-form path and query, or `*`; for CONNECT the authority. */
   readonly target: string
   readonly version: '1.0' | '1.1' | '2'
+  /** The client wrote the whole URI, as to a proxy it knows of (RFC 9112 section 3.2.2). */
+  readonly absolute?: boolean
   /** The protocol an Upgrade (HTTP/1.1) or an extended CONNECT (RFC 8441) asks for. */
   readonly upgrade?: string
-  /** Already without hop-by-hop fields. */
+  /**
+   * Already without hop-by-hop fields; TE survives only as `trailers`. Host (from HTTP/1) and Content-Length are among
+   * them where the client wrote them, in their place: an HTTP/2 upstream leaves Host out, for it has `:authority`.
+   */
   readonly fields: Fields
   /** Bytes of body where known: 0 for none, undefined for unknown (chunked, HTTP/2 without content-length). */
   readonly length?: number
@@ -30,10 +35,22 @@ export interface RequestHead {
 /** A status line and its fields, already without hop-by-hop fields. */
 export interface ResponseHead {
   readonly status: number
+  /** Empty from HTTP/2. */
   readonly reason: string
+  /** With 101: what the connection now speaks. */
+  readonly upgrade?: string
+  /** Already without hop-by-hop fields. Content-Length is among them where the upstream wrote it. */
   readonly fields: Fields
+  /** Bytes of body where known. For a HEAD or 304 it is what the body would have had. */
   readonly length?: number
 }
+
+/**
+ * Why an upstream side gave up, where it knows more than a code. `unhandled`: surely never handled, so safe to send
+ * again. `closedIdle`: a connection that was used before ended without a byte of answer. `malformed`: the answer broke
+ * the protocol. `timeout`: we would not wait longer.
+ */
+export type Why = 'unhandled' | 'closedIdle' | 'closed' | 'malformed' | 'timeout'
 
 /** The way back: what the client-facing side offers for each request. */
 export interface Answer {
@@ -45,7 +62,7 @@ export interface Answer {
   /** Ends the message. */
   trailers(fields: Fields): void
   /** The answer cannot be completed; `code` is an HTTP/2 error code (RFC 9113 section 7). */
-  abort(code: number): void
+  abort(code: number, why?: Why): void
   /** `bytes` of the request's body have left the upstream side. */
   consumed(bytes: number): void
 }
@@ -62,3 +79,21 @@ export interface Asking {
 
 /** Opens a request on an upstream connection. `last`: it has no body. */
 export type Open = (head: RequestHead, last: boolean, answer: Answer) => Asking
+
+/** One connection to an upstream, as the pool sees it: HTTP/1 takes one request at a time, HTTP/2 many. */
+export interface Upstream {
+  readonly protocol: 'http1' | 'http2'
+  /** How many requests it would take now; 0 once it is closing. */
+  room(): number
+  readonly open: Open
+  /** Takes no more requests, lets those in flight end, then closes. */
+  close(): void
+}
+
+/** What an upstream connection tells the pool. */
+export interface UpstreamEvents {
+  /** Room may have grown, and perhaps no request is left on it. */
+  freed(upstream: Upstream): void
+  /** It is gone, or takes no more requests. May come more than once. */
+  ended(upstream: Upstream): void
+}
