@@ -1,4 +1,5 @@
 import { ProtocolError } from '../net/protocolError.ts'
+import { CLIENT_PREFACE } from './http2Preface.ts'
 
 /** Frame types (RFC 9113 6). */
 export const FRAME = {
@@ -62,7 +63,7 @@ export const errorCode = (error: ProtocolError): number =>
   ERROR[error.code.slice('HTTP2_'.length) as ErrorName] ?? ERROR.INTERNAL_ERROR
 
 /** What a client sends first (RFC 9113 3.4). */
-export const PREFACE: Buffer = Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n', 'latin1')
+export const PREFACE: Buffer = Buffer.from(CLIENT_PREFACE, 'latin1')
 
 export const FRAME_HEAD_BYTES = 9
 /** The size both sides start with (RFC 9113 6.5.2), and the largest frame we send. */
