@@ -17,7 +17,7 @@ import { decide, narrow } from './policy/decide.ts'
 import { dialsEarly } from './policy/dialsEarly.ts'
 import type { Facts } from './policy/facts.ts'
 import type { Policy } from './policy/policy.ts'
-import { settled, valueOr, type Verdict } from './policy/verdict.ts'
+import { settled, type Verdict, valueOr } from './policy/verdict.ts'
 import type { Ledger } from './telemetry/ledger.ts'
 import type { Life } from './telemetry/life.ts'
 import type { Outcome, Result } from './telemetry/outcome.ts'
@@ -170,7 +170,7 @@ const note = (life: Life, { detection, bytes, ms }: Seen): void => {
 
 const rulesOf = (verdict: Verdict): Life['rules'] =>
   Object.fromEntries(
-    Object.entries(verdict).flatMap(([aspect, decision]) => decision.is === 'decided' ? [[aspect, decision.by]] : []),
+    Object.entries(verdict).flatMap(([aspect, decision]) => (decision.is === 'decided' ? [[aspect, decision.by]] : [])),
   )
 
 const resultOf = (ended: Ending): Result => {

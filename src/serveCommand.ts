@@ -1,14 +1,17 @@
-import { listen, type Listening } from './accept/listen.ts'
+import { existsSync } from 'node:fs'
+import { fileURLToPath } from 'node:url'
+import { type Listening, listen } from './accept/listen.ts'
 import { ownAddresses } from './accept/ownAddresses.ts'
+import { keepPolicy, loadPolicy, type Reload } from './admin/livePolicy.ts'
 import { listenersOf } from './config.ts'
 import { loadShim } from './native/shim.ts'
 import { formatAddress } from './net/address.ts'
 import { systemClock } from './net/clock.ts'
 import { type Arguments, type Command, type Io, repeated } from './net/commandLine.ts'
 import { tcpDialer } from './net/dial.ts'
-import type { Policy } from './policy/policy.ts'
+import { formatDiagnostic } from './policy/diagnostic.ts'
 import type { World } from './proxy.ts'
-import { createLedger } from './telemetry/ledger.ts'
+import { createLedger, type Ledger } from './telemetry/ledger.ts'
 import { createLog, type Log } from './telemetry/log.ts'
 
 /** `sluice serve`. */
@@ -28,16 +31,22 @@ export const serveCommand: Command = {
 }
 
 const run = async (args: Arguments, io: Io): Promise<number> => {
-  const source = openPolicy(repeated(args, 'config'), io)
-  if (source === undefined) return 1
-  const log = createLog(source.policy().sections.log)
+  const paths = configPaths(args, io)
+  const loaded = await loadPolicy(paths)
+  if (loaded.is === 'mistaken') {
+    io.err(`${loaded.problems.join('\n')}\n`)
+    return 1
+  }
+  const log = createLog(loaded.policy.sections.log)
+  for (const warning of loaded.warnings) log.warn(formatDiagnostic(warning))
   const ledger = createLedger(systemClock)
   ledger.subscribe(log.outcome)
-  source.onChange(() => ledger.recheck(), log)
+  const live = keepPolicy(paths, loaded, systemClock, (reload) => reloaded(reload, log, ledger))
+  io.onReload(() => void live.reload())
 
   const listening: Listening[] = []
   const world: World = {
-    policy: source.policy,
+    policy: live.policy,
     dial: tcpDialer(),
     clock: systemClock,
     random: Math.random,
@@ -48,6 +57,7 @@ const run = async (args: Arguments, io: Io): Promise<number> => {
   if (problem !== undefined) {
     log.error(problem)
     for (const each of listening) each.close()
+    live.close()
     log.flush()
     return 1
   }
@@ -56,10 +66,30 @@ const run = async (args: Arguments, io: Io): Promise<number> => {
   const signal = await io.stopped
   log.info(`${signal}: no new connections; ${ledger.open.size} open ones may end by themselves`)
   for (const each of listening) each.close()
+  live.close()
   await ledger.drain(world.policy().sections.limits.drain)
   log.info('sluice has stopped')
   log.flush()
   return 0
+}
+
+const PACKAGED_POLICY = fileURLToPath(new URL('../policy/default.yaml', import.meta.url))
+
+/** What was asked for, or the directory of the connector contract, or the policy that comes with Sluice. */
+const configPaths = (args: Arguments, { env }: Io): readonly string[] => {
+  const given = repeated(args, 'config')
+  if (given.length > 0) return given
+  const directory = env.HASURA_CONFIGURATION_DIRECTORY ?? '/etc/connector'
+  return existsSync(directory) ? [directory] : [PACKAGED_POLICY]
+}
+
+const reloaded = (reload: Reload, log: Log, ledger: Ledger): void => {
+  if (reload.is === 'kept')
+    log.error(`the policy was not replaced; the last good one stays\n${reload.problems.join('\n')}`)
+  if (reload.is !== 'replaced') return
+  for (const warning of reload.warnings) log.warn(formatDiagnostic(warning))
+  log.info('the policy was replaced')
+  ledger.recheck()
 }
 
 /** Opens every listener, or says what is in the way. */

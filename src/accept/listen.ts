@@ -58,13 +58,15 @@ const accept = (socket: Socket, open: number, options: ListenerOptions, world: W
     const life = world.ledger.begin({ direction, listener, peer, destination: local })
     world.ledger.end(life, 'refused', refuse(socket, code, message))
   }
-  if (open > options.maxConnections) {
-    return turnAway('LIMIT_CONNECTIONS', `listener ${listener} already has ${options.maxConnections} connections`)
-  }
   const found = originalDestination(socket, shim, options.destination)
-  if ('unknown' in found) return turnAway('NO_ORIGINAL_DESTINATION', found.unknown)
-  const connection: Connection = { direction, listener, peer, destination: found.address, stream: socket }
-  void serve(connection, world)
+  if (open > options.maxConnections) {
+    turnAway('LIMIT_CONNECTIONS', `listener ${listener} already has ${options.maxConnections} connections`)
+  } else if ('unknown' in found) {
+    turnAway('NO_ORIGINAL_DESTINATION', found.unknown)
+  } else {
+    const connection: Connection = { direction, listener, peer, destination: found.address, stream: socket }
+    void serve(connection, world)
+  }
 }
 
 const boundTo = (server: Server): Address => {

@@ -3,9 +3,9 @@ import type { Address } from '../net/address.ts'
 import type { Clock } from '../net/clock.ts'
 import type { Connection, Dial } from '../net/connection.ts'
 import type { Traffic } from '../net/traffic.ts'
+import type { Facts } from '../policy/facts.ts'
 import type { Policy } from '../policy/policy.ts'
 import type { Verdict } from '../policy/verdict.ts'
-import type { Facts } from '../policy/facts.ts'
 import type { Life } from '../telemetry/life.ts'
 
 /** An upstream that was dialled while the client was silent. */
