@@ -5,7 +5,7 @@ import { dialWhileSilent, discard } from './forward/earlyDial.ts'
 import { http1 } from './forward/http1.ts'
 import { http2 } from './forward/http2.ts'
 import { opaque, upstreamAddresses } from './forward/opaque.ts'
-import type { EarlyDial, Forwarder } from './forward/plan.ts'
+import type { EarlyDial, Forwarder, Plan } from './forward/plan.ts'
 import { deny, refuse } from './forward/refuse.ts'
 import { tls } from './forward/tls.ts'
 import { type Address, formatAddress } from './net/address.ts'
@@ -13,11 +13,12 @@ import type { Clock } from './net/clock.ts'
 import type { Connection, Dial } from './net/connection.ts'
 import { described } from './net/relay.ts'
 import type { Ending, Traffic } from './net/traffic.ts'
+import type { AspectName } from './policy/aspects.ts'
 import { decide, narrow } from './policy/decide.ts'
 import { dialsEarly } from './policy/dialsEarly.ts'
 import type { Facts } from './policy/facts.ts'
 import type { Policy } from './policy/policy.ts'
-import { settled, type Verdict, valueOr } from './policy/verdict.ts'
+import { type RuleRef, settled, type Verdict, valueOr } from './policy/verdict.ts'
 import type { Ledger } from './telemetry/ledger.ts'
 import type { Life } from './telemetry/life.ts'
 import type { Outcome, Result } from './telemetry/outcome.ts'
@@ -64,7 +65,7 @@ const live = async (connection: Connection, life: Life, world: World): Promise<T
 
   // Policy, first time: by direction, peer and destination alone.
   const first: Facts = { direction, peer, destination }
-  const policy = narrow(world.policy(), first)
+  const policy = world.policy()
   let verdict = decide(policy, first)
   life.rules = rulesOf(verdict)
   if (denies(verdict)) return deny(stream)
@@ -72,6 +73,10 @@ const live = async (connection: Connection, life: Life, world: World): Promise<T
   // Detect: read until sure, unless the policy has said what is spoken.
   const seen = await detected(connection, policy, first, verdict, world)
   note(life, seen)
+  if (seen.stream.destroyed) {
+    discard(seen.early)
+    return { sent: 0, received: 0, ended: life.closing ?? 'clientGone' }
+  }
 
   // Policy, second time: with protocol, SNI and ALPN.
   const facts = withDetection(first, seen.detection)
@@ -84,8 +89,10 @@ const live = async (connection: Connection, life: Life, world: World): Promise<T
   }
 
   // Forward, each protocol in its own way.
-  const plan = { connection, facts, verdict, policy, life, clock, random, ...(seen.early && { early: seen.early }) }
-  return FORWARDERS[spokenOf(seen, verdict)](seen.stream, plan, dial)
+  const spoken = spokenOf(seen, verdict)
+  const forRequests = spoken === 'http1' || spoken === 'http2' ? narrow(policy, facts) : policy
+  const plan: Plan = { connection, facts, verdict, policy: forRequests, life, clock, random, early: seen.early }
+  return FORWARDERS[spoken](seen.stream, plan, dial)
 }
 
 interface Seen {
@@ -168,10 +175,16 @@ const note = (life: Life, { detection, bytes, ms }: Seen): void => {
   }
 }
 
-const rulesOf = (verdict: Verdict): Life['rules'] =>
-  Object.fromEntries(
-    Object.entries(verdict).flatMap(([aspect, decision]) => (decision.is === 'decided' ? [[aspect, decision.by]] : [])),
-  )
+const rulesOf = (verdict: Verdict): Life['rules'] => {
+  const rules: Record<string, RuleRef> = {}
+  for (const [aspect, decision] of Object.entries(verdict) as [AspectName, Verdict[AspectName]][]) {
+    // What is built in needs no mention, but for the three questions that everybody asks.
+    if (decision.is === 'decided' && (decision.by.line > 0 || ALWAYS_NAMED.has(aspect))) rules[aspect] = decision.by
+  }
+  return rules
+}
+
+const ALWAYS_NAMED: ReadonlySet<AspectName> = new Set(['deny', 'protocol', 'upstream'])
 
 const resultOf = (ended: Ending): Result => {
   switch (ended) {

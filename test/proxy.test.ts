@@ -159,6 +159,20 @@ test('one connection more than the limit is refused, and the others never notice
   back.close()
 })
 
+test('a client that resets before anything is decided is gone, and nothing is dialled for it', async () => {
+  const sluice = await front(
+    { host: '127.0.0.1', port: 9 },
+    'rules: [{ name: quiet, then: { detect: { serverFirst: never } } }]',
+    notDialled,
+  )
+  const client = await caller(sluice.address)
+  client.write('GET ')
+  while (sluice.world.ledger.open.size === 0) await new Promise(setImmediate)
+  client.resetAndDestroy()
+  assert.equal((await outcomeOf(sluice)).ended, 'clientGone')
+  sluice.close()
+})
+
 test('an upstream that refuses is passed on as a reset', async () => {
   const back = await upstream(echo)
   back.close()

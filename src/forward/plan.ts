@@ -20,12 +20,12 @@ export interface Plan {
   /** What is known of it, and what the policy made of that. */
   readonly facts: Facts
   readonly verdict: Verdict
-  /** The policy of when the connection came, without the rules that its facts exclude. */
+  /** The policy of when the connection came; for HTTP without the rules that the connection's facts exclude. */
   readonly policy: Policy
   readonly life: Life
   readonly clock: Clock
   readonly random: () => number
-  readonly early?: EarlyDial
+  readonly early?: EarlyDial | undefined
 }
 
 /** Carries one connection from here to its end. Rejects only for our own bugs; what the network does is in the Traffic. */
