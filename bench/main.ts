@@ -1,0 +1,46 @@
+import { mkdirSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { parseArgs } from 'node:util'
+import { markdown, thisMachine } from './report.ts'
+import { type Effort, type Result, runSuite, type Suite } from './rounds.ts'
+import { atRest, tcp } from './tcp.ts'
+
+// A suite a line: each brings its contenders, in the same configuration, and its measurements.
+const SUITES: readonly Suite[] = [tcp, atRest]
+
+const { values } = parseArgs({
+  options: {
+    quick: { type: 'boolean', default: false },
+    only: { type: 'string', multiple: true, default: [] },
+    rounds: { type: 'string' },
+    help: { type: 'boolean', short: 'h', default: false },
+  },
+})
+
+const HELP = `npm run bench -- [--quick] [--only TEXT]... [--rounds N]
+
+Measures Sluice, haproxy and nginx in turn on this machine, and writes bench/results/latest.json and latest.md.
+  --quick      short runs, three rounds: minutes; its numbers are rough
+  --only TEXT  only measurements whose 'suite: name' contains TEXT
+  --rounds N   how often each is measured (default 7, or 3 with --quick)
+`
+
+const main = async (): Promise<void> => {
+  const effort: Effort = {
+    rounds: Number(values.rounds ?? (values.quick ? 3 : 7)),
+    scale: values.quick ? 0.25 : 1,
+    only: (name) => values.only.length === 0 || values.only.some((text) => name.includes(text)),
+    say: (text) => process.stdout.write(text),
+  }
+  const results: Result[] = []
+  for (const suite of SUITES) results.push(...(await runSuite(suite, effort)))
+  const machine = thisMachine()
+  const folder = join(import.meta.dirname, 'results')
+  mkdirSync(folder, { recursive: true })
+  writeFileSync(join(folder, 'latest.json'), `${JSON.stringify({ machine, effort, results }, undefined, 1)}\n`)
+  writeFileSync(join(folder, 'latest.md'), markdown(results, machine))
+  process.stdout.write(`\n${markdown(results, machine)}`)
+}
+
+if (values.help) process.stdout.write(HELP)
+else await main()

@@ -1,1 +1,0 @@
-export { opaque as http1 } from './opaque.ts'

@@ -1,1 +1,0 @@
-export { opaque as http2 } from './opaque.ts'

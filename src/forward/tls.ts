@@ -1,1 +1,0 @@
-export { opaque as tls } from './opaque.ts'

@@ -1,0 +1,666 @@
+/*
+ * Drives the pump from C, without Node, so that sanitizers, valgrind and injected faults see nothing but the pump.
+ *
+ *   harness cases               each edge case once, with assertions
+ *   harness stress SECONDS SEED checksummed traffic over many connections whose peers are killed at random
+ *   harness proxy PORT TO_PORT  a TCP proxy on 127.0.0.1, to measure with
+ *
+ * Exits 0, or says on standard error what went wrong and exits 1.
+ */
+#define _GNU_SOURCE
+#include "../../src/native/pump.h"
+#include <arpa/inet.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#define CHECK(condition) \
+  do { \
+    if (!(condition)) { \
+      fprintf(stderr, "%s:%d: %s (errno %d)\n", __func__, __LINE__, #condition, errno); \
+      exit(1); \
+    } \
+  } while (0)
+
+static int reports; /* an eventfd: readable when pump_take_ended has something */
+
+static void on_ended(void *context) {
+  (void)context;
+  uint64_t one = 1;
+  if (write(reports, &one, sizeof one) < 0) abort();
+}
+
+static uint64_t now_ms(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+static int open_files(void) {
+  DIR *directory = opendir("/proc/self/fd");
+  int count = -3; /* ., .., and this directory */
+  while (readdir(directory) != NULL) count++;
+  closedir(directory);
+  return count;
+}
+
+static int listener(uint16_t *port) {
+  int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  int on = 1;
+  setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+  struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(*port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+  socklen_t length = sizeof address;
+  CHECK(bind(fd, (struct sockaddr *)&address, length) == 0 && listen(fd, 4096) == 0);
+  CHECK(getsockname(fd, (struct sockaddr *)&address, &length) == 0);
+  *port = ntohs(address.sin_port);
+  return fd;
+}
+
+static int dial(uint16_t port, bool blocking) {
+  int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | (blocking ? 0 : SOCK_NONBLOCK), 0);
+  int on = 1;
+  setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+  struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+  if (connect(fd, (struct sockaddr *)&address, sizeof address) != 0 && errno != EINPROGRESS) {
+    close(fd);
+    return -1;
+  }
+  return fd;
+}
+
+/* Two ends of one TCP connection: `ends[0]` for the test, `ends[1]`, non-blocking, for the pump. */
+static void tcp_pair(int ends[2]) {
+  uint16_t port = 0;
+  int listening = listener(&port);
+  ends[0] = dial(port, true);
+  CHECK(ends[0] >= 0);
+  ends[1] = accept4(listening, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+  CHECK(ends[1] >= 0);
+  int on = 1;
+  setsockopt(ends[1], IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+  close(listening);
+}
+
+/* ---- cases ---- */
+
+static struct pump *pump;
+static int client, upstream; /* the ends of the test */
+static uint32_t id;
+
+static struct pump_connection pair_up(void) {
+  int c[2], u[2];
+  tcp_pair(c);
+  tcp_pair(u);
+  client = c[0];
+  upstream = u[0];
+  struct timeval patience = {.tv_sec = 20};
+  setsockopt(client, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+  setsockopt(upstream, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+  return (struct pump_connection){.client = c[1], .upstream = u[1]};
+}
+
+static void begin_with(struct pump_connection connection) {
+  int64_t added = pump_add(pump, &connection);
+  CHECK(added >= 0);
+  id = (uint32_t)added;
+}
+
+static struct pump_ended take_ended(void) {
+  struct pump_ended ended;
+  while (pump_take_ended(pump, &ended, 1) == 0) {
+    struct pollfd wait = {.fd = reports, .events = POLLIN};
+    CHECK(poll(&wait, 1, 20000) == 1);
+    uint64_t count;
+    CHECK(read(reports, &count, sizeof count) == sizeof count);
+  }
+  return ended;
+}
+
+static void ends_as(enum pump_end end, int error) {
+  struct pump_ended ended = take_ended();
+  if (ended.end != (uint32_t)end || ended.error != error || ended.id != id) {
+    fprintf(stderr, "ended %u error %d, expected %u error %d\n", ended.end, ended.error, end, error);
+    exit(1);
+  }
+  close(client);
+  close(upstream);
+}
+
+static void write_all(int fd, const void *data, size_t length) {
+  CHECK(send(fd, data, length, MSG_NOSIGNAL) == (ssize_t)length);
+}
+
+static void reads(int fd, const char *expected) {
+  char got[256];
+  size_t length = strlen(expected);
+  CHECK(recv(fd, got, length, MSG_WAITALL) == (ssize_t)length && memcmp(got, expected, length) == 0);
+}
+
+static void reads_end(int fd) {
+  char byte;
+  CHECK(recv(fd, &byte, 1, 0) == 0);
+}
+
+static void reads_reset(int fd) {
+  char byte;
+  CHECK(recv(fd, &byte, 1, 0) < 0 && errno == ECONNRESET);
+}
+
+static void reset(int fd) {
+  struct linger linger = {.l_onoff = 1};
+  setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof linger);
+  close(fd);
+}
+
+static void messages_and_goodbyes(void) {
+  begin_with(pair_up());
+  write_all(client, "ping", 4);
+  reads(upstream, "ping");
+  write_all(upstream, "pong!", 5);
+  reads(client, "pong!");
+  uint64_t sent, received;
+  pump_count(pump, id, &sent, &received);
+  CHECK(sent == 4 && received == 5);
+  shutdown(client, SHUT_WR);
+  reads_end(upstream);
+  write_all(upstream, "after", 5); /* half-closed is not closed */
+  reads(client, "after");
+  shutdown(upstream, SHUT_WR);
+  reads_end(client);
+  ends_as(PUMP_CLOSED, 0);
+}
+
+static void heads_go_first(void) {
+  struct pump_connection connection = pair_up();
+  write_all(client, " world", 6);
+  connection.to_upstream = (struct pump_bytes){"hello", 5};
+  connection.to_client = (struct pump_bytes){"220 ", 4};
+  begin_with(connection);
+  write_all(upstream, "ready", 5);
+  reads(upstream, "hello world");
+  reads(client, "220 ready");
+  close(client);
+  reads_end(upstream);
+  close(upstream);
+  client = upstream = -1;
+  struct pump_ended ended = take_ended();
+  CHECK(ended.end == PUMP_CLOSED && ended.sent == 11 && ended.received == 9);
+}
+
+static void bytes_before_an_end_arrive(void) {
+  begin_with(pair_up());
+  write_all(client, "last words", 10);
+  shutdown(client, SHUT_WR);
+  reads(upstream, "last words");
+  reads_end(upstream);
+  write_all(upstream, "mine", 4);
+  close(upstream);
+  upstream = -1;
+  reads(client, "mine");
+  reads_end(client);
+  ends_as(PUMP_CLOSED, 0);
+}
+
+static void a_reset_is_a_reset(bool by_client) {
+  begin_with(pair_up());
+  write_all(client, "a", 1);
+  reads(upstream, "a");
+  reset(by_client ? client : upstream);
+  reads_reset(by_client ? upstream : client);
+  if (by_client) client = -1;
+  else upstream = -1;
+  ends_as(by_client ? PUMP_CLIENT_LOST : PUMP_UPSTREAM_LOST, ECONNRESET);
+}
+
+static void bytes_before_a_reset_arrive(void) {
+  begin_with(pair_up());
+  write_all(client, "request that is never read", 26);
+  char data[50000];
+  memset(data, 'x', sizeof data);
+  write_all(upstream, data, sizeof data);
+  close(upstream); /* with unread bytes: the kernel sends a reset */
+  upstream = -1;
+  CHECK(recv(client, data, sizeof data, MSG_WAITALL) == sizeof data);
+  char byte;
+  CHECK(recv(client, &byte, 1, 0) <= 0);
+  struct pump_ended ended = take_ended();
+  CHECK(ended.received == sizeof data);
+  close(client);
+}
+
+static void a_reset_after_a_goodbye_is_noticed(void) {
+  begin_with(pair_up());
+  shutdown(upstream, SHUT_WR);
+  reads_end(client);
+  write_all(client, "x", 1);
+  reads(upstream, "x");
+  reset(upstream);
+  upstream = -1;
+  ends_as(PUMP_UPSTREAM_LOST, EPIPE);
+}
+
+static void a_gone_reader_is_noticed(void) {
+  begin_with(pair_up());
+  close(client);
+  client = -1;
+  reads_end(upstream);
+  int on = 1;
+  setsockopt(upstream, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+  for (int i = 0; i < 1000; i++) {
+    if (send(upstream, "x", 1, MSG_NOSIGNAL) < 0) break;
+    usleep(100);
+  }
+  struct pump_ended ended = take_ended();
+  CHECK(ended.end == PUMP_CLIENT_LOST && (ended.error == EPIPE || ended.error == ECONNRESET));
+  close(upstream);
+}
+
+static void urgent_bytes_stay_in_place(void) {
+  begin_with(pair_up());
+  write_all(client, "be", 2);
+  CHECK(send(client, "f", 1, MSG_OOB) == 1);
+  write_all(client, "ore", 3);
+  reads(upstream, "before");
+  static char bulk[2 << 20];
+  memset(bulk, 'b', sizeof bulk);
+  /* Bulk around the mark: splice would wait at it for ever. */
+  int fd = client;
+  pid_t child = fork();
+  if (child == 0) {
+    write_all(fd, bulk, sizeof bulk);
+    send(fd, "U", 1, MSG_OOB);
+    write_all(fd, bulk, sizeof bulk);
+    _exit(0);
+  }
+  static char got[2 * sizeof bulk + 1];
+  CHECK(recv(upstream, got, sizeof got, MSG_WAITALL) == (ssize_t)sizeof got);
+  CHECK(got[sizeof bulk] == 'U' && got[0] == 'b' && got[sizeof got - 1] == 'b');
+  shutdown(client, SHUT_RDWR);
+  shutdown(upstream, SHUT_RDWR);
+  ends_as(PUMP_CLOSED, 0);
+}
+
+static size_t fill(int fd) {
+  static char block[1 << 16];
+  size_t total = 0;
+  int quiet = 0;
+  while (quiet < 50) {
+    ssize_t n = send(fd, block, sizeof block, MSG_NOSIGNAL | MSG_DONTWAIT);
+    if (n > 0) {
+      total += (size_t)n;
+      quiet = 0;
+    } else {
+      usleep(1000);
+      quiet++;
+    }
+  }
+  return total;
+}
+
+static void a_closed_window_holds_and_lets_go(void) {
+  begin_with(pair_up());
+  size_t sent = fill(client); /* nobody reads at the other side */
+  uint64_t counted, received;
+  pump_count(pump, id, &counted, &received);
+  CHECK(counted < sent);
+  write_all(upstream, "other way", 9); /* is not held up */
+  reads(client, "other way");
+  shutdown(client, SHUT_WR);
+  static char block[1 << 20];
+  size_t got = 0;
+  for (ssize_t n; (n = recv(upstream, block, sizeof block, 0)) > 0;) got += (size_t)n;
+  CHECK(got == sent);
+  shutdown(upstream, SHUT_WR);
+  reads_end(client);
+  ends_as(PUMP_CLOSED, 0);
+}
+
+static void told_with_bytes_in_flight(void) {
+  begin_with(pair_up());
+  fill(client);
+  pump_tell_close(pump, id);
+  pump_tell_close(pump, id);
+  ends_as(PUMP_TOLD, 0);
+}
+
+static void an_order_too_late_hits_nobody_else(void) {
+  begin_with(pair_up());
+  shutdown(client, SHUT_WR);
+  shutdown(upstream, SHUT_WR);
+  usleep(50000); /* it has ended, and nobody took the report yet */
+  uint32_t first = id;
+  pump_tell_close(pump, id);
+  ends_as(PUMP_CLOSED, 0);
+  begin_with(pair_up());
+  CHECK(id == first);
+  write_all(client, "alive", 5);
+  reads(upstream, "alive");
+  pump_tell_close(pump, id);
+  ends_as(PUMP_TOLD, 0);
+  begin_with(pair_up());
+  pump_tell_close(pump, id); /* before the pump has even seen it */
+  ends_as(PUMP_TOLD, 0);
+}
+
+static void silence_ends(void) {
+  struct pump_connection connection = pair_up();
+  connection.idle_ms = 60;
+  connection.half_closed_ms = 10000;
+  uint64_t began = now_ms();
+  begin_with(connection);
+  write_all(client, "x", 1);
+  reads(upstream, "x");
+  ends_as(PUMP_IDLE, 0);
+  CHECK(now_ms() - began >= 55);
+
+  connection = pair_up();
+  connection.idle_ms = 10000;
+  connection.half_closed_ms = 60;
+  begin_with(connection);
+  usleep(100000); /* longer than half_closed_ms, and not half-closed */
+  write_all(client, "x", 1);
+  shutdown(client, SHUT_WR);
+  reads(upstream, "x");
+  reads_end(upstream);
+  ends_as(PUMP_HALF_CLOSED, 0);
+}
+
+static void deadlines_keep_their_order(void) {
+  enum { COUNT = 100 };
+  int ends[COUNT][2];
+  for (int i = 0; i < COUNT; i++) {
+    struct pump_connection connection = pair_up();
+    ends[i][0] = client;
+    ends[i][1] = upstream;
+    connection.idle_ms = 30 + (uint64_t)(i * 37 % COUNT) * 3;
+    if (i % 10 == 0) connection.idle_ms = 0;
+    begin_with(connection);
+  }
+  for (int i = 0; i < COUNT / 10; i++) pump_tell_close(pump, (uint32_t)i * 10 + (id + 1 - COUNT));
+  for (int i = 0; i < COUNT; i++) {
+    struct pump_ended ended = take_ended();
+    CHECK(ended.end == PUMP_IDLE || ended.end == PUMP_TOLD);
+  }
+  for (int i = 0; i < COUNT; i++) {
+    close(ends[i][0]);
+    close(ends[i][1]);
+  }
+}
+
+static void cases(uint32_t pipes_max) {
+  int before = open_files();
+  pump = pump_start(pipes_max, on_ended, NULL);
+  CHECK(pump != NULL);
+  deadlines_keep_their_order();
+  messages_and_goodbyes();
+  heads_go_first();
+  bytes_before_an_end_arrive();
+  a_reset_is_a_reset(true);
+  a_reset_is_a_reset(false);
+  bytes_before_a_reset_arrive();
+  a_reset_after_a_goodbye_is_noticed();
+  a_gone_reader_is_noticed();
+  urgent_bytes_stay_in_place();
+  a_closed_window_holds_and_lets_go();
+  told_with_bytes_in_flight();
+  an_order_too_late_hits_nobody_else();
+  silence_ends();
+  begin_with(pair_up()); /* still open when the pump stops */
+  fill(client);
+  pump_stop(pump);
+  close(client);
+  close(upstream);
+  CHECK(open_files() == before);
+}
+
+/* ---- stress ---- */
+
+enum { LIVE_MAX = 48 };
+
+static uint64_t dice;
+static uint32_t roll(uint32_t sides) {
+  dice ^= dice << 13;
+  dice ^= dice >> 7;
+  dice ^= dice << 17;
+  return (uint32_t)(dice >> 20) % sides;
+}
+
+/* The byte at a place of a stream, so that every byte can be checked where it arrives. */
+static uint8_t byte_at(uint64_t stream, uint64_t place) {
+  uint64_t x = (place >> 3) * 0x9e3779b97f4a7c15u + stream * 0xbf58476d1ce4e5b9u;
+  x ^= x >> 29;
+  return (uint8_t)(x >> (8 * (place & 7)));
+}
+
+struct app {
+  int fd;
+  uint64_t out_stream, in_stream;
+  uint64_t to_send, sent, got;
+  uint64_t deaf_until; /* reads nothing until then */
+  bool said_end, saw_end, dead;
+};
+
+struct live {
+  bool used, ended, killed;
+  uint32_t id;
+  struct app app[2];
+  struct pump_ended report;
+};
+
+static struct live lives[LIVE_MAX];
+static uint64_t total_bytes, total_connections, total_kills;
+
+static void start_life(struct live *live, uint64_t serial) {
+  struct pump_connection connection = pair_up();
+  *live = (struct live){.used = true};
+  bool big = roll(4) == 0;
+  for (int i = 0; i < 2; i++) {
+    int fd = i == 0 ? client : upstream;
+    fcntl(fd, F_SETFL, O_NONBLOCK);
+    live->app[i] = (struct app){
+      .fd = fd, .out_stream = serial * 2 + (uint64_t)i, .in_stream = serial * 2 + (uint64_t)!i,
+      .to_send = big ? roll(8u << 20) : roll(20000),
+    };
+  }
+  uint8_t head[3000];
+  size_t length = live->app[0].to_send < sizeof head ? (size_t)live->app[0].to_send : sizeof head;
+  for (size_t i = 0; i < length; i++) head[i] = byte_at(live->app[0].out_stream, i);
+  connection.to_upstream = (struct pump_bytes){head, length};
+  live->app[0].sent = length;
+  connection.idle_ms = 5000;
+  connection.half_closed_ms = 5000;
+  int64_t added = pump_add(pump, &connection);
+  CHECK(added >= 0);
+  live->id = (uint32_t)added;
+  total_connections++;
+}
+
+static void app_lost(struct live *live, struct app *app) {
+  CHECK(live->killed || live->ended || errno == ECONNRESET || errno == EPIPE);
+  app->dead = true;
+}
+
+static bool app_turn(struct live *live, struct app *app) {
+  static uint8_t buffer[300000];
+  bool did = false;
+  if (app->dead) return false;
+  size_t want = 1 + (roll(2) ? roll(sizeof buffer) : roll(500));
+  if (app->sent < app->to_send) {
+    if (want > app->to_send - app->sent) want = (size_t)(app->to_send - app->sent);
+    for (size_t i = 0; i < want; i++) buffer[i] = byte_at(app->out_stream, app->sent + i);
+    ssize_t n = send(app->fd, buffer, want, MSG_NOSIGNAL);
+    if (n > 0) {
+      app->sent += (uint64_t)n;
+      did = true;
+    } else if (errno != EAGAIN) {
+      app_lost(live, app);
+      return true;
+    }
+  } else if (!app->said_end && roll(3) == 0) {
+    app->said_end = true;
+    shutdown(app->fd, SHUT_WR);
+  }
+  if (roll(2000) == 0) app->deaf_until = now_ms() + roll(100);
+  if (app->saw_end || app->deaf_until > now_ms()) return did;
+  ssize_t n = recv(app->fd, buffer, 1 + roll(sizeof buffer), 0);
+  if (n > 0) {
+    for (ssize_t i = 0; i < n; i++) CHECK(buffer[i] == byte_at(app->in_stream, app->got + (uint64_t)i));
+    app->got += (uint64_t)n;
+    total_bytes += (uint64_t)n;
+    did = true;
+  } else if (n == 0) {
+    app->saw_end = true;
+  } else if (errno != EAGAIN) {
+    app_lost(live, app);
+  }
+  return did;
+}
+
+static void kill_somehow(struct live *live) {
+  live->killed = true;
+  total_kills++;
+  struct app *app = &live->app[roll(2)];
+  switch (roll(3)) {
+    case 0:
+      pump_tell_close(pump, live->id);
+      break;
+    case 1:
+      reset(app->fd);
+      app->fd = -1;
+      app->dead = true;
+      break;
+    case 2:
+      close(app->fd);
+      app->fd = -1;
+      app->dead = true;
+      break;
+  }
+}
+
+static void end_life(struct live *live) {
+  struct app *client_app = &live->app[0], *upstream_app = &live->app[1];
+  const struct pump_ended *report = &live->report;
+  if (report->end == PUMP_CLOSED && !live->killed) {
+    CHECK(client_app->sent == client_app->to_send && upstream_app->got == client_app->sent);
+    CHECK(upstream_app->sent == upstream_app->to_send && client_app->got == upstream_app->sent);
+    CHECK(report->sent == client_app->sent && report->received == upstream_app->sent);
+  }
+  CHECK(live->killed || report->end == PUMP_CLOSED);
+  CHECK(report->sent <= client_app->sent && report->sent >= upstream_app->got);
+  CHECK(report->received <= upstream_app->sent && report->received >= client_app->got);
+  for (int i = 0; i < 2; i++) {
+    if (live->app[i].fd >= 0) close(live->app[i].fd);
+  }
+  live->used = false;
+}
+
+static bool all_read(const struct live *live) {
+  for (int i = 0; i < 2; i++) {
+    if (!live->app[i].dead && !live->app[i].saw_end) return false;
+  }
+  return true;
+}
+
+static void stress(uint64_t seconds, uint64_t seed, uint32_t pipes_max) {
+  int before = open_files();
+  dice = seed * 2654435761u + 1;
+  pump = pump_start(pipes_max, on_ended, NULL);
+  CHECK(pump != NULL);
+  uint64_t until = now_ms() + seconds * 1000, serial = 0;
+  int live_count = 0;
+  while (now_ms() < until || live_count > 0) {
+    bool did = false;
+    for (int i = 0; i < LIVE_MAX; i++) {
+      struct live *live = &lives[i];
+      if (!live->used) {
+        if (now_ms() >= until) continue;
+        start_life(live, ++serial);
+        live_count++;
+      }
+      for (int side = 0; side < 2; side++) did |= app_turn(live, &live->app[side]);
+      if (!live->killed && !live->ended && roll(1000) == 0) kill_somehow(live);
+      if (live->ended && all_read(live)) {
+        end_life(live);
+        live_count--;
+      }
+    }
+    struct pump_ended ended[7];
+    for (size_t n; (n = pump_take_ended(pump, ended, 7)) > 0;) {
+      for (size_t i = 0; i < n; i++) {
+        struct live *found = NULL;
+        for (int j = 0; j < LIVE_MAX; j++) {
+          if (lives[j].used && !lives[j].ended && lives[j].id == ended[i].id) found = &lives[j];
+        }
+        CHECK(found != NULL); /* reported once */
+        found->ended = true;
+        found->report = ended[i];
+      }
+      did = true;
+    }
+    if (!did) usleep(200);
+  }
+  pump_stop(pump);
+  CHECK(open_files() == before);
+  printf("stress: %llu connections, %llu killed, %llu MiB checked, pipes %u\n", (unsigned long long)total_connections,
+         (unsigned long long)total_kills, (unsigned long long)(total_bytes >> 20), pipes_max);
+}
+
+/* ---- proxy ---- */
+
+static void proxy(uint16_t port, uint16_t to_port, uint32_t pipes_max) {
+  int listening = listener(&port);
+  pump = pump_start(pipes_max, on_ended, NULL);
+  CHECK(pump != NULL);
+  struct pollfd wait[2] = {{.fd = listening, .events = POLLIN}, {.fd = reports, .events = POLLIN}};
+  for (;;) {
+    poll(wait, 2, -1);
+    if (wait[1].revents) {
+      uint64_t count;
+      if (read(reports, &count, sizeof count) < 0) continue;
+      struct pump_ended ended[64];
+      while (pump_take_ended(pump, ended, 64) > 0) {
+      }
+    }
+    if (wait[0].revents) {
+      int accepted = accept4(listening, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+      int dialled = accepted < 0 ? -1 : dial(to_port, false);
+      int on = 1;
+      setsockopt(accepted, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+      struct pump_connection connection = {.client = accepted, .upstream = dialled, .idle_ms = 600000};
+      if (dialled >= 0) pump_add(pump, &connection);
+      else if (accepted >= 0) close(accepted);
+    }
+  }
+}
+
+int main(int argc, char **argv) {
+  signal(SIGCHLD, SIG_IGN);
+  reports = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  CHECK(reports >= 0 && argc > 1);
+  if (strcmp(argv[1], "cases") == 0) {
+    cases(64);
+    cases(1);
+    cases(0); /* no pipe to be had: everything is copied */
+  } else if (strcmp(argv[1], "stress") == 0 && argc == 4) {
+    stress(strtoull(argv[2], NULL, 10), strtoull(argv[3], NULL, 10), 16);
+    stress(strtoull(argv[2], NULL, 10) / 4, strtoull(argv[3], NULL, 10) + 1, 0);
+  } else if (strcmp(argv[1], "proxy") == 0 && argc == 4) {
+    proxy((uint16_t)atoi(argv[2]), (uint16_t)atoi(argv[3]), 256);
+  } else {
+    fprintf(stderr, "usage: harness cases | stress SECONDS SEED | proxy PORT TO_PORT\n");
+    return 2;
+  }
+  return 0;
+}
