@@ -1,0 +1,161 @@
+import type { Clock } from '../clock.ts'
+import { type Certificate, CertificateError, readCertificate, readTrust, type Trust } from './certificate.ts'
+import { covers } from './names.ts'
+import type { CertificateSource, Material } from './source.ts'
+
+const DAY_MS = 86_400_000
+const LOOK_AT_EXPIRY_MS = 3_600_000 // a warning an hour late is no later for a person
+
+/** What is loaded under one name: what works, and what is wrong with the newest file, if it could not be taken. */
+export interface Loaded {
+  readonly name: string
+  readonly certificate?: Certificate
+  readonly trust?: Trust
+  readonly problem?: string
+}
+
+/** What the operator is told, once when it happens. */
+export type CertificateEvent =
+  | {
+      readonly is: 'loaded' | 'replaced'
+      readonly name: string
+      readonly notAfter: number
+      readonly warnings: readonly string[]
+    }
+  | { readonly is: 'problem'; readonly name: string; readonly problem: string; readonly kept: boolean }
+  | { readonly is: 'expiring'; readonly name: string; readonly notAfter: number; readonly days: number }
+
+/** The certificates in use. What it returns is a fact of this moment: ask again for each connection. */
+export interface CertificateStore {
+  readonly certificate: (name: string) => Certificate | undefined
+  readonly trust: (name: string) => Trust | undefined
+  /** The certificates that cover a server name most specifically, one per kind of key; none when nothing covers it. */
+  readonly forServer: (serverName: string) => readonly Certificate[]
+  readonly loaded: () => readonly Loaded[]
+  /** Reads the source, or another one from now on, and resolves when what it has is in use. */
+  readonly refresh: (source?: CertificateSource) => Promise<void>
+  readonly close: () => void
+}
+
+export interface StoreOptions {
+  readonly clock: Clock
+  /** The time of day in milliseconds: certificates end by the calendar. */
+  readonly today: () => number
+  readonly warnDays: number
+  readonly report: (event: CertificateEvent) => void
+}
+
+/** Opens a store and waits for the first reading. A bad file does not fail it: it is reported, and listed. */
+export const openCertificates = async (source: CertificateSource, options: StoreOptions): Promise<CertificateStore> => {
+  let current = source
+  let loaded: ReadonlyMap<string, Loaded> = new Map()
+  let turn: Promise<void> = Promise.resolve()
+  const warned = new Set<string>()
+
+  const read = async (): Promise<void> => {
+    const materials = await current.read()
+    const next = new Map(
+      [...materials].map(([name, one]) => [name, take(name, one, loaded.get(name), options)] as const),
+    )
+    for (const [name, one] of next) tell(loaded.get(name), one, options)
+    loaded = next
+    warnOfExpiry(loaded, warned, options)
+  }
+  // One reading at a time, in order: two at once could put the older answer last.
+  const refresh = (): Promise<void> => (turn = turn.then(read, read))
+  const changed = (): void => void refresh().catch((error: Error) => options.report(unread(error)))
+
+  let unwatch = current.watch(changed)
+  let stopWarning = options.clock.after(LOOK_AT_EXPIRY_MS, function look() {
+    warnOfExpiry(loaded, warned, options)
+    stopWarning = options.clock.after(LOOK_AT_EXPIRY_MS, look)
+  })
+  await refresh()
+
+  return {
+    certificate: (name) => loaded.get(name)?.certificate,
+    trust: (name) => loaded.get(name)?.trust,
+    forServer: (serverName) => mostSpecific([...loaded.values()], serverName.toLowerCase()),
+    loaded: () => [...loaded.values()],
+    refresh: (replacement) => {
+      if (replacement) {
+        unwatch()
+        current = replacement
+        unwatch = current.watch(changed)
+      }
+      return refresh()
+    },
+    close: () => {
+      unwatch()
+      stopWarning()
+    },
+  }
+}
+
+const unread = (error: Error): CertificateEvent => ({ is: 'problem', name: '*', problem: error.message, kept: true })
+
+/** The new material where it is good; else the old one stays, with the problem beside it. */
+const take = (name: string, material: Material, before: Loaded | undefined, { today }: StoreOptions): Loaded => {
+  try {
+    if ('unreadable' in material) throw new CertificateError(material.unreadable)
+    if ('trust' in material) return { name, trust: readTrust(name, material.trust) }
+    const certificate = readCertificate(name, material.cert, material.key)
+    const problem = before?.certificate && worse(before.certificate, certificate, today())
+    return problem ? { ...before, problem } : { name, certificate }
+  } catch (error) {
+    if (!(error instanceof CertificateError)) throw error
+    return { name, ...before, problem: error.message }
+  }
+}
+
+/** A replacement that is not valid today must not push out one that is. */
+const worse = (before: Certificate, after: Certificate, today: number): string | undefined => {
+  if (before.notAfter <= today) return undefined
+  if (after.notAfter <= today) return `the new certificate expired on ${day(after.notAfter)}`
+  if (after.notBefore > today) return `the new certificate is not valid before ${day(after.notBefore)}`
+  return undefined
+}
+
+const day = (time: number): string => new Date(time).toISOString().slice(0, 10)
+
+const tell = (before: Loaded | undefined, after: Loaded, { report }: StoreOptions): void => {
+  const held = after.certificate ?? after.trust
+  if (after.problem !== undefined) {
+    if (after.problem !== before?.problem)
+      report({ is: 'problem', name: after.name, problem: after.problem, kept: held !== undefined })
+    return
+  }
+  const old = before?.certificate ?? before?.trust
+  if (!held || (old?.fingerprint === held.fingerprint && before?.problem === undefined)) return
+  report({
+    is: old ? 'replaced' : 'loaded',
+    name: after.name,
+    notAfter: held.notAfter,
+    warnings: after.certificate?.warnings ?? [],
+  })
+}
+
+/** Once a day for each certificate. */
+const warnOfExpiry = (loaded: ReadonlyMap<string, Loaded>, warned: Set<string>, options: StoreOptions): void => {
+  const today = options.today()
+  for (const { name, certificate, trust } of loaded.values()) {
+    const held = certificate ?? trust
+    if (!held || held.notAfter - today > options.warnDays * DAY_MS) continue
+    const days = Math.floor((held.notAfter - today) / DAY_MS)
+    const key = `${name} ${held.fingerprint} ${days}`
+    if (warned.has(key)) continue
+    warned.add(key)
+    options.report({ is: 'expiring', name, notAfter: held.notAfter, days })
+  }
+}
+
+const mostSpecific = (loaded: readonly Loaded[], serverName: string): readonly Certificate[] => {
+  const certificates = loaded.flatMap(({ certificate }) => certificate ?? [])
+  const exact = certificates.filter((one) => one.names.dns.includes(serverName))
+  const found =
+    exact.length > 0 ? exact : certificates.filter((one) => one.names.dns.some((name) => covers(name, serverName)))
+  return onePerKeyType(found)
+}
+
+const onePerKeyType = (found: readonly Certificate[]): readonly Certificate[] =>
+  found.filter((one, index) => found.findIndex((other) => other.keyType === one.keyType) === index)
