@@ -90,20 +90,22 @@ export const createTerminator = (options: TerminatorOptions): Terminator => {
     active++
     return new Promise((resolve) => {
       const halfOpen = stream.allowHalfOpen
-      const lost = (error?: Error) => handshake.settle(error ? explainError(error, 'client') : gone('client'))
+      // Later in the same turn: the server's own event may know a better reason than that the stream has closed.
+      const lost = (error?: Error) =>
+        void setImmediate(() => handshake.settle(error ? explainError(error, 'client') : gone('client')))
       const stopWaiting = options.clock.after(options.handshakeMs, () => handshake.settle(tooSlow(options.handshakeMs)))
       const handshake: Handshake = {
         settle: (result) => {
           handshake.settle = () => {}
           active--
           stopWaiting()
-          stream.off('close', lost).off('error', lost)
+          stream.off('close', lost).off('end', lost).off('error', lost)
           if (!('failed' in result)) result.allowHalfOpen = halfOpen
           resolve('failed' in result ? result : secured(result, terms))
         },
       }
-      stream.once('close', lost).once('error', lost)
-      // Without half-open, a client that hangs up in the handshake ends it at once, not at the deadline.
+      stream.once('close', lost).once('end', lost).once('error', lost)
+      // Without half-open, a socket whose client hangs up in the handshake ends it at once, not at the deadline.
       stream.allowHalfOpen = false
       handshakes.run(handshake, () => serverFor(terms).emit('connection', stream))
       stream.allowHalfOpen = halfOpen
