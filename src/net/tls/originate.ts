@@ -17,6 +17,7 @@ import type { KeyLog } from './keyLog.ts'
 import { identityOf } from './names.ts'
 import { CIPHERS, GROUPS, OPTIONS, SIGNATURES, type TlsVersion } from './parameters.ts'
 import { recentlyUsed } from './recentlyUsed.ts'
+import { resettable } from './resettable.ts'
 import type { Secured } from './terminate.ts'
 
 const CONTEXTS_MAX = 64 // one for each trust, client certificate and minimum version in use
@@ -68,7 +69,7 @@ export const createOriginator = ({ clock, keyLog, handshakeMs }: OriginatorOptio
       const failed = (error: Error) => settle(explainError(error, 'upstream'))
       const stopWaiting = clock.after(handshakeMs, () => settle(tooSlow(handshakeMs)))
       socket.once('error', failed)
-      socket.once('secureConnect', () => settle(secured(socket, terms)))
+      socket.once('secureConnect', () => settle(secured(resettable(socket, stream), terms)))
       if (keyLog) socket.on('keylog', keyLog.write)
     })
 }

@@ -39,8 +39,6 @@ export interface CertificateStore {
 
 export interface StoreOptions {
   readonly clock: Clock
-  /** The time of day in milliseconds: certificates end by the calendar. */
-  readonly today: () => number
   readonly warnDays: number
   readonly report: (event: CertificateEvent) => void
 }
@@ -95,12 +93,12 @@ export const openCertificates = async (source: CertificateSource, options: Store
 const unread = (error: Error): CertificateEvent => ({ is: 'problem', name: '*', problem: error.message, kept: true })
 
 /** The new material where it is good; else the old one stays, with the problem beside it. */
-const take = (name: string, material: Material, before: Loaded | undefined, { today }: StoreOptions): Loaded => {
+const take = (name: string, material: Material, before: Loaded | undefined, { clock }: StoreOptions): Loaded => {
   try {
     if ('unreadable' in material) throw new CertificateError(material.unreadable)
     if ('trust' in material) return { name, trust: readTrust(name, material.trust) }
     const certificate = readCertificate(name, material.cert, material.key)
-    const problem = before?.certificate && worse(before.certificate, certificate, today())
+    const problem = before?.certificate && worse(before.certificate, certificate, clock.time())
     return problem ? { ...before, problem } : { name, certificate }
   } catch (error) {
     if (!(error instanceof CertificateError)) throw error
@@ -137,7 +135,7 @@ const tell = (before: Loaded | undefined, after: Loaded, { report }: StoreOption
 
 /** Once a day for each certificate. */
 const warnOfExpiry = (loaded: ReadonlyMap<string, Loaded>, warned: Set<string>, options: StoreOptions): void => {
-  const today = options.today()
+  const today = options.clock.time()
   for (const { name, certificate, trust } of loaded.values()) {
     const held = certificate ?? trust
     if (!held || held.notAfter - today > options.warnDays * DAY_MS) continue

@@ -9,6 +9,7 @@ import type { KeyLog } from './keyLog.ts'
 import { identityOf } from './names.ts'
 import { CIPHERS, GROUPS, OPTIONS, SIGNATURES, type TlsVersion } from './parameters.ts'
 import { recentlyUsed } from './recentlyUsed.ts'
+import { resettable } from './resettable.ts'
 import type { TicketKeys } from './tickets.ts'
 
 const SERVERS_MAX = 256 // one for each certificate, minimum version, protocol and trust in use; each holds an SSL_CTX
@@ -100,8 +101,9 @@ export const createTerminator = (options: TerminatorOptions): Terminator => {
           active--
           stopWaiting()
           stream.off('close', lost).off('end', lost).off('error', lost)
-          if (!('failed' in result)) result.allowHalfOpen = halfOpen
-          resolve('failed' in result ? result : secured(result, terms))
+          if ('failed' in result) return resolve(result)
+          result.allowHalfOpen = halfOpen
+          resolve(secured(resettable(result, stream), terms))
         },
       }
       stream.once('close', lost).once('end', lost).once('error', lost)

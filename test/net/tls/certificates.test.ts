@@ -106,8 +106,7 @@ const openStore = async (entries: Record<string, Entry>, today: () => number = D
   const events: CertificateEvent[] = []
   let told = () => {}
   const store = await openCertificates(certificateFiles(new Map(Object.entries(entries)), systemClock), {
-    clock: systemClock,
-    today,
+    clock: { ...systemClock, time: today },
     warnDays: 14,
     report: (event) => {
       events.push(event)

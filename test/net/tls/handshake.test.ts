@@ -7,6 +7,7 @@ import { type Duplex, duplexPair } from 'node:stream'
 import { type ConnectionOptions, connect } from 'node:tls'
 import { test } from 'tap'
 import { systemClock } from '../../../src/net/clock.ts'
+import { reset } from '../../../src/net/relay.ts'
 import { chooseAlpn } from '../../../src/net/tls/alpn.ts'
 import { readCertificate, readTrust } from '../../../src/net/tls/certificate.ts'
 import type { TlsFailure } from '../../../src/net/tls/failure.ts'
@@ -123,6 +124,16 @@ for (const [name, pipe] of PIPES) {
     }
   })
 }
+
+test('a stream inside TLS can be reset, which its socket alone cannot', async (t) => {
+  const [here, there] = await socketPair()
+  const { socket } = client(there)
+  const result = succeeded(await terminator().terminate(here, TERMS))
+  socket.resume()
+  const lost = once(there, 'error')
+  reset(result.stream)
+  t.match(await lost, [{ code: 'ECONNRESET' }])
+})
 
 test('the kind of key is chosen by what the client can verify', async (t) => {
   const terms = { ...TERMS, certificates: [certificate(made.rsa), certificate(made.ec)] }
