@@ -2,7 +2,10 @@ import { enableCompileCache } from 'node:module'
 import { type Command, helpOf, type Io, parseCommand, UsageError } from './net/commandLine.ts'
 
 // Each command is loaded only when it is called: `sluice check` needs no proxy, and start-up time is part of the contract.
-const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {}
+const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
+  serve: async () => (await import('./serveCommand.ts')).serveCommand,
+  redirect: async () => (await import('./admin/redirectCommand.ts')).redirectCommand,
+}
 
 const main = async (argv: readonly string[], io: Io): Promise<number> => {
   const [name = '--help', ...rest] = argv

@@ -22,14 +22,16 @@ export interface RequestHead {
   /** The client wrote the whole URI, as to a proxy it knows of (RFC 9112 section 3.2.2). */
   readonly absolute?: boolean
   /** The protocol an Upgrade (HTTP/1.1) or an extended CONNECT (RFC 8441) asks for. */
-  readonly upgrade?: string
+  readonly upgrade?: string | undefined
   /**
    * Already without hop-by-hop fields; TE survives only as `trailers`. Host (from HTTP/1) and Content-Length are among
    * them where the client wrote them, in their place: an HTTP/2 upstream leaves Host out, for it has `:authority`.
    */
   readonly fields: Fields
   /** Bytes of body where known: 0 for none, undefined for unknown (chunked, HTTP/2 without content-length). */
-  readonly length?: number
+  readonly length?: number | undefined
+  /** Names that HTTP/2 sent never-indexed: no compression table may hold them (RFC 7541 section 7.1.3). */
+  readonly neverIndexed?: readonly string[] | undefined
 }
 
 /** A status line and its fields, already without hop-by-hop fields. */
@@ -42,7 +44,9 @@ export interface ResponseHead {
   /** Already without hop-by-hop fields. Content-Length is among them where the upstream wrote it. */
   readonly fields: Fields
   /** Bytes of body where known. For a HEAD or 304 it is what the body would have had. */
-  readonly length?: number
+  readonly length?: number | undefined
+  /** As in a request. */
+  readonly neverIndexed?: readonly string[] | undefined
 }
 
 /**

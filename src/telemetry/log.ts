@@ -3,8 +3,8 @@ import type { Outcome } from './outcome.ts'
 import { outcomeText } from './outcomeText.ts'
 
 /** `text` is for people, `json` for machines. */
-export type LogFormat = 'text' | 'json'
-export type LogLevel = 'error' | 'warn' | 'info' | 'debug'
+export type LogFormat = 'text' | 'json' | 'common' | 'combined'
+export type LogLevel = 'silent' | 'error' | 'warn' | 'info' | 'debug'
 
 /** Writes whole lines to standard output (1) or standard error (2). */
 export type WriteLine = (to: 1 | 2, line: string) => void

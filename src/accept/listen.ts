@@ -1,0 +1,76 @@
+import { createServer, type Server, type Socket } from 'node:net'
+import { refuse } from '../forward/refuse.ts'
+import type { Shim } from '../native/shim.ts'
+import { type Address, formatAddress, unmapped } from '../net/address.ts'
+import type { Connection, Direction } from '../net/connection.ts'
+import { serve, type World } from '../proxy.ts'
+import { originalDestination } from './originalDestination.ts'
+
+/** One listening address. */
+export interface ListenerOptions {
+  readonly name: string
+  readonly direction: Direction
+  readonly address: Address
+  readonly maxConnections: number
+  /** Where every connection goes, for a listener that nothing is redirected to. */
+  readonly destination?: Address
+}
+
+/** A listener at work. `close` stops accepting; connections already accepted live on. */
+export interface Listening {
+  readonly address: Address
+  close(): void
+}
+
+/** Opens a listener. Rejects with an Error that names the address, for example when it is taken. */
+export const listen = (options: ListenerOptions, world: World, shim: Shim | undefined): Promise<Listening> =>
+  new Promise((resolve, reject) => {
+    const { address, name } = options
+    let open = 0
+    const server = createServer({ allowHalfOpen: true, noDelay: true }, (socket) => {
+      // A stream without an error listener kills the process.
+      socket.on('error', () => {})
+      open += 1
+      socket.once('close', () => {
+        open -= 1
+      })
+      accept(socket, open, options, world, shim)
+    })
+    server.once('error', (error: NodeJS.ErrnoException) => {
+      reject(
+        Object.assign(new Error(`listener ${name} cannot listen on ${formatAddress(address)}: ${error.code}`), {
+          code: error.code,
+        }),
+      )
+    })
+    server.listen({ host: address.host, port: address.port, ipv6Only: true, backlog: 4096 }, () => {
+      // Accept errors (descriptors used up) are the kernel's to retry; they must not end the process.
+      server.on('error', () => {})
+      resolve({ address: boundTo(server), close: () => server.close() })
+    })
+  })
+
+const accept = (socket: Socket, open: number, options: ListenerOptions, world: World, shim: Shim | undefined): void => {
+  const { name: listener, direction } = options
+  const peer = { host: unmapped(socket.remoteAddress ?? ''), port: socket.remotePort ?? 0 }
+  const local = { host: unmapped(socket.localAddress ?? ''), port: socket.localPort ?? 0 }
+  const turnAway = (code: string, message: string) => {
+    const life = world.ledger.begin({ direction, listener, peer, destination: local })
+    world.ledger.end(life, 'refused', refuse(socket, code, message))
+  }
+  const found = originalDestination(socket, shim, options.destination)
+  if (open > options.maxConnections) {
+    turnAway('LIMIT_CONNECTIONS', `listener ${listener} already has ${options.maxConnections} connections`)
+  } else if ('unknown' in found) {
+    turnAway('NO_ORIGINAL_DESTINATION', found.unknown)
+  } else {
+    const connection: Connection = { direction, listener, peer, destination: found.address, stream: socket }
+    void serve(connection, world)
+  }
+}
+
+const boundTo = (server: Server): Address => {
+  const bound = server.address()
+  if (bound === null || typeof bound === 'string') throw new Error('a TCP listener has an address')
+  return { host: bound.address, port: bound.port }
+}

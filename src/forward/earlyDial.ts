@@ -1,0 +1,60 @@
+import type { Duplex } from 'node:stream'
+import { speaksFirst } from '../detect/detect.ts'
+import type { Address } from '../net/address.ts'
+import type { Clock } from '../net/clock.ts'
+import type { Dial } from '../net/connection.ts'
+import { dialWithin } from '../net/dial.ts'
+import type { EarlyDial } from './plan.ts'
+
+// A client that means to speak does so in the packet that completes its handshake, or right behind it.
+const SILENCE_MS = 5
+
+/**
+ * Dials `to` once the client has been silent for a moment, so that a server which speaks first is heard without delay.
+ * `spoke` is called when it does, and also when it hangs up or refuses: its answer is then what the client waits for.
+ * Returns how to end the wait: it gives the dial where one was begun.
+ */
+export const dialWhileSilent = (
+  to: Address,
+  dial: Dial,
+  clock: Clock,
+  connectMs: number,
+  spoke: () => void,
+): (() => EarlyDial | undefined) => {
+  let early: EarlyDial | undefined
+  let over = false
+  let stopListening = () => {}
+  const cancel = clock.after(SILENCE_MS, () => {
+    const upstream = dialWithin(dial, to, connectMs, clock)
+    early = { to, upstream }
+    upstream.then((stream) => {
+      if (!over) stopListening = listenTo(stream, spoke)
+    }, spoke)
+  })
+  return () => {
+    over = true
+    cancel()
+    stopListening()
+    return early
+  }
+}
+
+const listenTo = (server: Duplex, spoke: () => void): (() => void) => {
+  const hear = () => {
+    // Readable with nothing to read is the end, which must stay unread for whoever forwards.
+    if (server.readableLength === 0) return spoke()
+    const chunk = server.read() as Buffer
+    server.unshift(chunk)
+    if (speaksFirst(chunk).is === 'yes') spoke()
+  }
+  server.once('readable', hear).once('close', spoke)
+  return () => server.off('readable', hear).off('close', spoke)
+}
+
+/** Closes an upstream that turned out not to be wanted. */
+export const discard = (early: EarlyDial | undefined): void => {
+  early?.upstream.then(
+    (stream) => stream.destroy(),
+    () => {},
+  )
+}

@@ -1,0 +1,1 @@
+export { opaque as http1 } from './opaque.ts'

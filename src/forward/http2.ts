@@ -1,0 +1,1 @@
+export { opaque as http2 } from './opaque.ts'

@@ -1,0 +1,32 @@
+import type { Duplex } from 'node:stream'
+import type { Address } from '../net/address.ts'
+import type { Clock } from '../net/clock.ts'
+import type { Connection, Dial } from '../net/connection.ts'
+import type { Traffic } from '../net/traffic.ts'
+import type { Facts } from '../policy/facts.ts'
+import type { Policy } from '../policy/policy.ts'
+import type { Verdict } from '../policy/verdict.ts'
+import type { Life } from '../telemetry/life.ts'
+
+/** An upstream that was dialled while the client was silent. */
+export interface EarlyDial {
+  readonly to: Address
+  readonly upstream: Promise<Duplex>
+}
+
+/** All that a forwarder knows of the connection it is given. */
+export interface Plan {
+  readonly connection: Connection
+  /** What is known of it, and what the policy made of that. */
+  readonly facts: Facts
+  readonly verdict: Verdict
+  /** The policy of when the connection came; for HTTP without the rules that the connection's facts exclude. */
+  readonly policy: Policy
+  readonly life: Life
+  readonly clock: Clock
+  readonly random: () => number
+  readonly early?: EarlyDial | undefined
+}
+
+/** Carries one connection from here to its end. Rejects only for our own bugs; what the network does is in the Traffic. */
+export type Forwarder = (stream: Duplex, plan: Plan, dial: Dial) => Promise<Traffic>

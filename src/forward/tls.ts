@@ -1,0 +1,1 @@
+export { opaque as tls } from './opaque.ts'

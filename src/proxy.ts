@@ -1,0 +1,205 @@
+import type { Duplex } from 'node:stream'
+import type { Detection } from './detect/detect.ts'
+import { peek } from './detect/peek.ts'
+import { dialWhileSilent, discard } from './forward/earlyDial.ts'
+import { http1 } from './forward/http1.ts'
+import { http2 } from './forward/http2.ts'
+import { opaque, upstreamAddresses } from './forward/opaque.ts'
+import type { EarlyDial, Forwarder, Plan } from './forward/plan.ts'
+import { deny, refuse } from './forward/refuse.ts'
+import { tls } from './forward/tls.ts'
+import { type Address, formatAddress } from './net/address.ts'
+import type { Clock } from './net/clock.ts'
+import type { Connection, Dial } from './net/connection.ts'
+import { described } from './net/relay.ts'
+import type { Ending, Traffic } from './net/traffic.ts'
+import type { AspectName } from './policy/aspects.ts'
+import { decide, narrow } from './policy/decide.ts'
+import { dialsEarly } from './policy/dialsEarly.ts'
+import type { Facts } from './policy/facts.ts'
+import type { Policy } from './policy/policy.ts'
+import { type RuleRef, settled, type Verdict, valueOr } from './policy/verdict.ts'
+import type { Ledger } from './telemetry/ledger.ts'
+import type { Life } from './telemetry/life.ts'
+import type { Outcome, Result } from './telemetry/outcome.ts'
+
+/** Everything around a connection that is not the connection. */
+export interface World {
+  readonly policy: () => Policy
+  readonly dial: Dial
+  readonly clock: Clock
+  readonly random: () => number
+  readonly ledger: Ledger
+  /** Whether an address is one of our own listeners: a connection to it would come back to us for ever. */
+  readonly isOwn: (address: Address) => boolean
+}
+
+const NOTHING = new Uint8Array()
+
+const FORWARDERS = { opaque, tls, http1, http2 } satisfies Record<Detection['protocol'], Forwarder>
+
+/** The life of one connection, from accept to its one Outcome. Never rejects; the stream is destroyed when it resolves. */
+export const serve = async (connection: Connection, world: World): Promise<Outcome> => {
+  const life = world.ledger.begin(connection)
+  life.closer = () => connection.stream.destroy()
+  try {
+    const traffic = await live(connection, life, world)
+    return world.ledger.end(life, resultOf(traffic.ended), traffic)
+  } catch (error) {
+    // What the network does is in the Traffic, so this is a bug of ours: this connection pays, no other one notices.
+    const traffic: Traffic = { ...life.count, ended: 'internalError', error: described(error as Error) }
+    return world.ledger.end(life, 'failed', traffic)
+  } finally {
+    connection.stream.destroy()
+  }
+}
+
+const live = async (connection: Connection, life: Life, world: World): Promise<Traffic> => {
+  const { direction, peer, destination, stream } = connection
+  const { clock, dial, random } = world
+
+  // Accepted, and we know where it was going.
+  if (world.isOwn(destination)) {
+    return refuse(stream, 'LOOP', `${formatAddress(destination)} is our own listener: was this connection redirected?`)
+  }
+
+  // Policy, first time: by direction, peer and destination alone.
+  const first: Facts = { direction, peer, destination }
+  const policy = world.policy()
+  let verdict = decide(policy, first)
+  life.rules = rulesOf(verdict)
+  if (denies(verdict)) return deny(stream)
+
+  // Detect: read until sure, unless the policy has said what is spoken.
+  const seen = await detected(connection, policy, first, verdict, world)
+  note(life, seen)
+  if (seen.stream.destroyed) {
+    discard(seen.early)
+    return { sent: 0, received: 0, ended: life.closing ?? 'clientGone' }
+  }
+
+  // Policy, second time: with protocol, SNI and ALPN.
+  const facts = withDetection(first, seen.detection)
+  verdict = decide(policy, facts)
+  life.rules = rulesOf(verdict)
+  life.allowed = () => !denies(decide(world.policy(), facts))
+  if (denies(verdict) || isTooLate(seen, verdict)) {
+    discard(seen.early)
+    return deny(seen.stream)
+  }
+
+  // Forward, each protocol in its own way.
+  const spoken = spokenOf(seen, verdict)
+  const forRequests = spoken === 'http1' || spoken === 'http2' ? narrow(policy, facts) : policy
+  const plan: Plan = { connection, facts, verdict, policy: forRequests, life, clock, random, early: seen.early }
+  return FORWARDERS[spoken](seen.stream, plan, dial)
+}
+
+interface Seen {
+  readonly detection: Detection
+  /** To go on with: nothing is missing from it. */
+  readonly stream: Duplex
+  /** The bytes that decided. */
+  readonly bytes: Uint8Array
+  readonly ms: number
+  readonly early?: EarlyDial | undefined
+}
+
+const AS_POLICY_SAYS: Detection = { protocol: 'opaque', because: 'policy' }
+
+/** Reads until the protocol is certain; meanwhile a server that speaks first is given the chance to. */
+const detected = async (
+  connection: Connection,
+  policy: Policy,
+  facts: Facts,
+  verdict: Verdict,
+  { clock, dial }: World,
+): Promise<Seen> => {
+  const { stream, destination } = connection
+  if (valueOr(verdict.protocol, 'detect') === 'opaque') {
+    return { detection: AS_POLICY_SAYS, stream, bytes: NOTHING, ms: 0 }
+  }
+  let early: (() => EarlyDial | undefined) | undefined
+  const seen = await peek(stream, {
+    clock,
+    timeoutMs: settled(verdict['detect.timeout']),
+    maxBytes: settled(verdict['detect.maxBytes']),
+    serverSpoke: (spoke) => {
+      if (!dialsEarly(policy, facts)) return () => {}
+      const [to = destination] = upstreamAddresses(verdict, destination)
+      early = dialWhileSilent(to, dial, clock, settled(verdict['limits.connect']), spoke)
+      return early
+    },
+  })
+  return { ...seen, early: early?.() }
+}
+
+/** Whether detection ran out of time and the policy wants such a connection refused. */
+const isTooLate = ({ detection }: Seen, verdict: Verdict): boolean =>
+  timedOut(detection) && settled(verdict['detect.onTimeout']) === 'deny'
+
+const timedOut = (detection: Detection): boolean => detection.protocol === 'opaque' && detection.because === 'timeout'
+
+/** What to treat it as: what it is, unless the policy knows better. */
+const spokenOf = ({ detection }: Seen, verdict: Verdict): Detection['protocol'] => {
+  const said = settled(verdict.protocol)
+  if (said !== 'detect') return said
+  return timedOut(detection) && settled(verdict['detect.onTimeout']) === 'http1' ? 'http1' : detection.protocol
+}
+
+const denies = (verdict: Verdict): boolean => valueOr(verdict.deny, false)
+
+const withDetection = (facts: Facts, detection: Detection): Facts => {
+  const { protocol } = detection
+  if (protocol === 'tls') {
+    const { sni, alpn, extensions } = detection.hello
+    return { ...facts, protocol, sni: sni ?? null, alpn: alpn ?? null, extensions, identity: null, request: null }
+  }
+  const plain = { ...facts, protocol, sni: null, alpn: null, extensions: null, identity: null }
+  return protocol === 'opaque' ? { ...plain, request: null } : plain
+}
+
+/** Writes down what detection saw. */
+const note = (life: Life, { detection, bytes, ms }: Seen): void => {
+  life.protocols.push(detection.protocol)
+  life.detected = {
+    bytes: bytes.length,
+    ms: Math.round(ms * 1000) / 1000,
+    head: Buffer.from(bytes.subarray(0, 32)).toString('latin1'),
+  }
+  if (detection.protocol === 'opaque') life.reason = detection.because
+  if (detection.protocol === 'http1') life.http = detection.request
+  if (detection.protocol === 'tls') {
+    life.sni = detection.hello.sni ?? undefined
+    life.alpn = detection.hello.alpn ?? undefined
+  }
+}
+
+const rulesOf = (verdict: Verdict): Life['rules'] => {
+  const rules: Record<string, RuleRef> = {}
+  for (const [aspect, decision] of Object.entries(verdict) as [AspectName, Verdict[AspectName]][]) {
+    // What is built in needs no mention, but for the three questions that everybody asks.
+    if (decision.is === 'decided' && (decision.by.line > 0 || ALWAYS_NAMED.has(aspect))) rules[aspect] = decision.by
+  }
+  return rules
+}
+
+const ALWAYS_NAMED: ReadonlySet<AspectName> = new Set(['deny', 'protocol', 'upstream'])
+
+const resultOf = (ended: Ending): Result => {
+  switch (ended) {
+    case 'denied':
+      return 'denied'
+    case 'refused':
+      return 'refused'
+    case 'clientGone':
+    case 'connectFailed':
+    case 'connectTimeout':
+    case 'protocolError':
+    case 'tlsFailed':
+    case 'internalError':
+      return 'failed'
+    default:
+      return 'forwarded'
+  }
+}

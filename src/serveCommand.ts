@@ -1,0 +1,114 @@
+import { existsSync } from 'node:fs'
+import { fileURLToPath } from 'node:url'
+import { type Listening, listen } from './accept/listen.ts'
+import { ownAddresses } from './accept/ownAddresses.ts'
+import { keepPolicy, loadPolicy, type Reload } from './admin/livePolicy.ts'
+import { listenersOf } from './config.ts'
+import { loadShim } from './native/shim.ts'
+import { formatAddress } from './net/address.ts'
+import { systemClock } from './net/clock.ts'
+import { type Arguments, type Command, type Io, repeated } from './net/commandLine.ts'
+import { tcpDialer } from './net/dial.ts'
+import { formatDiagnostic } from './policy/diagnostic.ts'
+import type { World } from './proxy.ts'
+import { createLedger, type Ledger } from './telemetry/ledger.ts'
+import { createLog, type Log } from './telemetry/log.ts'
+
+/** `sluice serve`. */
+export const serveCommand: Command = {
+  name: 'serve',
+  summary: 'run the proxy until SIGTERM or SIGINT',
+  usage: '[--config PATH…]',
+  options: {
+    config: {
+      value: 'PATH',
+      multiple: true,
+      help: 'a policy file, or a directory of them; by default $HASURA_CONFIGURATION_DIRECTORY or /etc/connector',
+    },
+  },
+  examples: ['sluice serve --config policy/default.yaml'],
+  run: (args, io) => run(args, io),
+}
+
+const run = async (args: Arguments, io: Io): Promise<number> => {
+  const paths = configPaths(args, io)
+  const loaded = await loadPolicy(paths)
+  if (loaded.is === 'mistaken') {
+    io.err(`${loaded.problems.join('\n')}\n`)
+    return 1
+  }
+  const log = createLog(loaded.policy.sections.log)
+  for (const warning of loaded.warnings) log.warn(formatDiagnostic(warning))
+  const ledger = createLedger(systemClock)
+  ledger.subscribe(log.outcome)
+  const live = keepPolicy(paths, loaded, systemClock, (reload) => reloaded(reload, log, ledger))
+  io.onReload(() => void live.reload())
+
+  const listening: Listening[] = []
+  const world: World = {
+    policy: live.policy,
+    dial: tcpDialer(),
+    clock: systemClock,
+    random: Math.random,
+    ledger,
+    isOwn: ownAddresses(() => listening.map(({ address }) => address), systemClock.now),
+  }
+  const problem = await listenAll(world, listening, log)
+  if (problem !== undefined) {
+    log.error(problem)
+    for (const each of listening) each.close()
+    live.close()
+    log.flush()
+    return 1
+  }
+  log.info(`sluice is ready: listening on ${listening.map(({ address }) => formatAddress(address)).join(', ')}`)
+
+  const signal = await io.stopped
+  log.info(`${signal}: no new connections; ${ledger.open.size} open ones may end by themselves`)
+  for (const each of listening) each.close()
+  live.close()
+  await ledger.drain(world.policy().sections.limits.drain)
+  log.info('sluice has stopped')
+  log.flush()
+  return 0
+}
+
+const PACKAGED_POLICY = fileURLToPath(new URL('../policy/default.yaml', import.meta.url))
+
+/** What was asked for, or the directory of the connector contract, or the policy that comes with Sluice. */
+const configPaths = (args: Arguments, { env }: Io): readonly string[] => {
+  const given = repeated(args, 'config')
+  if (given.length > 0) return given
+  const directory = env.HASURA_CONFIGURATION_DIRECTORY ?? '/etc/connector'
+  return existsSync(directory) ? [directory] : [PACKAGED_POLICY]
+}
+
+const reloaded = (reload: Reload, log: Log, ledger: Ledger): void => {
+  if (reload.is === 'kept')
+    log.error(`the policy was not replaced; the last good one stays\n${reload.problems.join('\n')}`)
+  if (reload.is !== 'replaced') return
+  for (const warning of reload.warnings) log.warn(formatDiagnostic(warning))
+  log.info('the policy was replaced')
+  ledger.recheck()
+}
+
+/** Opens every listener, or says what is in the way. */
+const listenAll = async (world: World, listening: Listening[], log: Log): Promise<string | undefined> => {
+  const loaded = loadShim()
+  const shim = loaded.is === 'ready' ? loaded.value : undefined
+  const wanted = listenersOf(world.policy().sections)
+  if (loaded.is === 'missing') {
+    log.warn(`${loaded.reason}\nWithout it only listeners with a fixed destination can work.`)
+  }
+  for (const options of wanted) {
+    try {
+      listening.push(await listen(options, world, shim))
+    } catch (error) {
+      // A kernel without IPv6 is no reason to leave IPv4 unserved.
+      const { code, message } = error as NodeJS.ErrnoException
+      if (code === 'EAFNOSUPPORT' || (code === 'EADDRNOTAVAIL' && options.address.host.includes(':'))) log.warn(message)
+      else return message
+    }
+  }
+  return listening.length > 0 ? undefined : 'no listener is configured'
+}
