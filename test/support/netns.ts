@@ -1,0 +1,341 @@
+import { type ChildProcess, type StdioOptions, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join, resolve } from 'node:path'
+import type { Outcome } from '../../src/telemetry/outcome.ts'
+import type { Modules } from './agent.ts'
+
+/**
+ * Two network namespaces joined by a cable: `pod`, with the workload and the proxy, and `peer`, the world outside. They
+ * have no names and live only as long as their processes, which die with this one: a crash leaves nothing behind.
+ * Anything that the pod sends to an address which is not the peer's is swallowed by the peer: a black hole.
+ */
+export interface Lab {
+  readonly pod: Space
+  readonly peer: Space
+  /** A directory of its own, removed at the end. */
+  readonly directory: string
+  /** Runs scripts/iptables/redirect.sh in the pod, with the flags that spare the proxy of this lab. Throws if it fails. */
+  redirect(verb: 'apply' | 'remove', ...flags: string[]): Promise<void>
+  /** Starts `sluice serve` in the pod and waits until it listens. */
+  serve(policy: string): Promise<Proxy>
+  close(): Promise<void>
+}
+
+/** One namespace. */
+export interface Space {
+  readonly addresses: Readonly<Record<Family, string>>
+  start(command: readonly string[], options?: StartOptions): Running
+  run(command: readonly string[], options?: StartOptions & { readonly input?: string }): Promise<Finished>
+  /** Runs a function, which may use its arguments and nothing else, in a Node process inside. */
+  evaluate<A, R>(work: (modules: Modules, argument: A) => R, argument: A): Promise<Awaited<R>>
+}
+
+export type Family = 4 | 6
+
+interface StartOptions {
+  readonly env?: Readonly<Record<string, string>>
+  /** What to put before the command: setpriv and its flags. */
+  readonly as?: readonly string[]
+  readonly timeoutMs?: number
+}
+
+/** A program at work. */
+export interface Running {
+  readonly child: ChildProcess
+  /** Resolves with the first match in what the program wrote, to either stream, from its start. */
+  printed(pattern: RegExp, timeoutMs?: number): Promise<RegExpExecArray>
+  readonly finished: Promise<Finished>
+}
+
+/** What a program left. */
+export interface Finished {
+  readonly code: number | null
+  readonly out: string
+  readonly err: string
+}
+
+/** A running `sluice serve`. */
+export interface Proxy {
+  readonly running: Running
+  readonly outcomes: readonly Outcome[]
+  /** The first Outcome that fits, past or to come; throws when none comes. */
+  outcome(fits: (outcome: Outcome) => boolean, timeoutMs?: number): Promise<Outcome>
+  /** Forgets the Outcomes so far. */
+  forget(): void
+  /** SIGTERM, and how it ended. */
+  stop(): Promise<Finished>
+}
+
+const ROOT = resolve(import.meta.dirname, '../..')
+const WAIT_MS = 15_000 // far more than anything here takes, even on a machine that is busy with other tests
+const PROXY_UID = 2102
+/** Without root only one user and one group exist in the namespace, and a mark tells the proxy apart. */
+const PROXY_MARK = 0x51
+
+const isRoot = process.getuid?.() === 0
+
+/** Whether this system lets us make namespaces: as root, or in a user namespace. */
+export const labIsPossible = async (): Promise<boolean> => {
+  const { code } = await collect(spawn('unshare', [...(isRoot ? [] : ['-Ur']), '-n', 'true'], { stdio: 'pipe' }), {})
+  return code === 0
+}
+
+/** Builds the lab. Whoever opens it closes it: `t.teardown(lab.close)`. */
+export const openLab = async (): Promise<Lab> => {
+  const directory = mkdtempSync(join(tmpdir(), 'sluice-lab-'))
+  const first = await holder(['unshare', ...(isRoot ? [] : ['-Ur']), '-n', 'cat'])
+  const enterUser = isRoot ? [] : ['nsenter', '-t', `${first.pid}`, '-U', '--preserve-credentials', '--']
+  const second = await holder([...enterUser, 'unshare', '-n', 'cat'])
+  const children = new Set<ChildProcess>()
+  const pod = space(first.pid!, { 4: '10.99.0.2', 6: 'fd99::2' }, children)
+  const peer = space(second.pid!, { 4: '10.99.0.1', 6: 'fd99::1' }, children)
+  const close = async () => {
+    for (const child of children) child.kill('SIGKILL')
+    for (const each of [first, second]) each.stdin?.end()
+    await Promise.all(
+      [...children, first, second].map((child) => child.exitCode ?? child.signalCode ?? once(child, 'exit')),
+    )
+    rmSync(directory, { recursive: true, force: true })
+  }
+  try {
+    await cable(pod, peer, second.pid!)
+    await Promise.all([pod, peer].map((each) => each.evaluate(() => 'ready', null)))
+  } catch (error) {
+    await close()
+    throw error
+  }
+  const identity = await proxyIdentity(pod)
+  return {
+    pod,
+    peer,
+    directory,
+    close,
+    redirect: async (verb, ...flags) => {
+      await succeed(pod, ['bash', join(ROOT, 'scripts/iptables/redirect.sh'), verb, ...identity.flags, ...flags])
+    },
+    serve: (policy) => serve(pod, directory, identity, policy),
+  }
+}
+
+const cable = async (pod: Space, peer: Space, peerPid: number): Promise<void> => {
+  await succeed(pod, ['ip', 'link', 'add', 'eth0', 'type', 'veth', 'peer', 'name', 'eth0', 'netns', `${peerPid}`])
+  for (const each of [pod, peer]) {
+    const other = each === pod ? peer : pod
+    const lines = [
+      'link set lo up',
+      `addr add ${each.addresses[4]}/24 dev eth0`,
+      `addr add ${each.addresses[6]}/64 dev eth0 nodad`,
+      'link set eth0 up',
+      ...(each === pod
+        ? [`route add default via ${other.addresses[4]}`, `route add ::/0 via ${other.addresses[6]}`]
+        : []),
+    ]
+    await succeed(each, ['ip', '-batch', '-'], lines.join('\n'))
+  }
+}
+
+const succeed = async (where: Space, command: readonly string[], input?: string): Promise<string> => {
+  const { code, out, err } = await where.run(command, input === undefined ? {} : { input })
+  if (code !== 0) throw new Error(`${command.join(' ')} ended with ${code}:\n${out}${err}`)
+  return out
+}
+
+interface Identity {
+  readonly as: readonly string[]
+  readonly flags: readonly string[]
+  readonly policy: string
+}
+
+/** How the proxy is told apart: by its user, or, where that user cannot read this checkout, by its group. */
+const proxyIdentity = async (pod: Space): Promise<Identity> => {
+  if (!isRoot) {
+    return {
+      as: [],
+      flags: ['--proxy-uid', '', '--proxy-mark', `${PROXY_MARK}`],
+      policy: `sockets: { mark: ${PROXY_MARK} }\n`,
+    }
+  }
+  const group = ['--regid', `${PROXY_UID}`, '--clear-groups']
+  const asUser = ['setpriv', '--reuid', `${PROXY_UID}`, ...group]
+  const { code } = await pod.run([...asUser, 'test', '-r', join(ROOT, 'src/main.ts')])
+  return code === 0
+    ? { as: asUser, flags: ['--proxy-uid', `${PROXY_UID}`], policy: '' }
+    : { as: ['setpriv', ...group], flags: ['--proxy-uid', '', '--proxy-gid', `${PROXY_UID}`], policy: '' }
+}
+
+/** A process that does nothing but hold its namespaces, until its standard input ends, as it does when we die. */
+const holder = async (command: readonly string[]): Promise<ChildProcess> => {
+  const child = spawn(command[0]!, command.slice(1), { stdio: ['pipe', 'pipe', 'inherit'] })
+  child.stdin.write('ready\n')
+  await Promise.race([
+    once(child.stdout, 'data'),
+    once(child, 'exit').then(([code]) => {
+      throw new Error(`cannot make a network namespace: ${command.join(' ')} ended with ${code}`)
+    }),
+  ])
+  return child
+}
+
+const space = (pid: number, addresses: Space['addresses'], children: Set<ChildProcess>): Space => {
+  const user = isRoot ? [] : ['-U', '--preserve-credentials']
+  const launch = (command: readonly string[], options: StartOptions, stdio: StdioOptions): ChildProcess => {
+    const prefix = ['-t', `${pid}`, ...user, '-n', '--', 'setpriv', '--pdeathsig', 'KILL', ...(options.as ?? [])]
+    const child = spawn('nsenter', [...prefix, ...command], {
+      stdio,
+      serialization: 'advanced',
+      env: { ...process.env, ...options.env },
+    })
+    children.add(child)
+    child.once('exit', () => children.delete(child))
+    return child
+  }
+  const start: Space['start'] = (command, options = {}) =>
+    running(launch(command, options, ['ignore', 'pipe', 'pipe']), options)
+  let agent: Promise<Agent> | undefined
+  return {
+    addresses,
+    start,
+    run: async (command, { input, ...options } = {}) => {
+      const child = launch(command, options, ['pipe', 'pipe', 'pipe'])
+      child.stdin?.on('error', () => {}) // the program may not want to read what it is given
+      child.stdin?.end(input)
+      return collect(child, { timeoutMs: WAIT_MS * 2, ...options })
+    },
+    evaluate: async (work, argument) => {
+      agent ??= startAgent(
+        launch([process.execPath, join(ROOT, 'test/support/agent.ts')], {}, ['ignore', 'inherit', 'inherit', 'ipc']),
+      )
+      return (await agent)(work.toString(), argument) as never
+    },
+  }
+}
+
+type Agent = (source: string, argument: unknown) => Promise<unknown>
+
+const startAgent = async (child: ChildProcess): Promise<Agent> => {
+  await once(child, 'message')
+  const waiting = new Map<number, PromiseWithResolvers<unknown>>()
+  child.on('message', ({ id, value, error }: { id: number; value: unknown; error?: string }) => {
+    const { resolve: settle, reject } = waiting.get(id)!
+    waiting.delete(id)
+    if (error === undefined) settle(value)
+    else reject(new Error(error))
+  })
+  child.on('exit', () => {
+    for (const { reject } of waiting.values()) reject(new Error('the namespace is gone'))
+  })
+  let last = 0
+  return (source, argument) => {
+    const answer = Promise.withResolvers<unknown>()
+    waiting.set(++last, answer)
+    child.send({ id: last, source, argument })
+    return answer.promise
+  }
+}
+
+const running = (child: ChildProcess, options: StartOptions): Running => {
+  let text = ''
+  const hearers = new Set<() => void>()
+  for (const stream of [child.stdout, child.stderr]) {
+    stream?.on('data', (bytes: Buffer) => {
+      text += bytes.toString()
+      for (const hear of hearers) hear()
+    })
+  }
+  const finished = collect(child, options)
+  const printed = (pattern: RegExp, timeoutMs = WAIT_MS): Promise<RegExpExecArray> =>
+    eventually(
+      () => pattern.exec(text) ?? undefined,
+      (hear) => {
+        hearers.add(hear)
+        return () => hearers.delete(hear)
+      },
+      timeoutMs,
+      () => `${child.spawnargs.join(' ')} never printed ${pattern}:\n${text}`,
+    )
+  return { child, printed, finished }
+}
+
+/** Asks again each time that something was heard. */
+const eventually = <T>(
+  ask: () => T | undefined,
+  listen: (hear: () => void) => () => void,
+  timeoutMs: number,
+  complaint: () => string,
+): Promise<T> =>
+  new Promise((settle, reject) => {
+    const timer = setTimeout(() => {
+      stop()
+      reject(new Error(complaint()))
+    }, timeoutMs)
+    const hear = () => {
+      const found = ask()
+      if (found === undefined) return
+      clearTimeout(timer)
+      stop()
+      settle(found)
+    }
+    const stop = listen(hear)
+    hear()
+  })
+
+const collect = (child: ChildProcess, { timeoutMs }: StartOptions): Promise<Finished> =>
+  new Promise((settle, reject) => {
+    let out = ''
+    let err = ''
+    child.stdout?.on('data', (bytes: Buffer) => (out += bytes.toString('latin1')))
+    child.stderr?.on('data', (bytes: Buffer) => (err += bytes.toString('latin1')))
+    const timer = timeoutMs === undefined ? undefined : setTimeout(() => child.kill('SIGKILL'), timeoutMs)
+    child.once('error', reject)
+    child.once('close', (code) => {
+      clearTimeout(timer)
+      settle({ code, out, err })
+    })
+  })
+
+const serve = async (pod: Space, directory: string, identity: Identity, policy: string): Promise<Proxy> => {
+  const file = join(directory, 'policy.yaml')
+  writeFileSync(file, `apiVersion: sluice/v1\nlog: { format: json }\n${identity.policy}${policy}`)
+  const running = pod.start([join(ROOT, 'bin/sluice'), 'serve', '--config', file], { as: identity.as })
+  const outcomes: Outcome[] = []
+  const hearers = new Set<() => void>()
+  let rest = ''
+  running.child.stdout?.on('data', (bytes: Buffer) => {
+    const lines = (rest + bytes.toString()).split('\n')
+    rest = lines.pop()!
+    const found = lines
+      .map((line) => JSON.parse(line) as Outcome & { msg: string })
+      .filter(({ msg }) => msg === 'connection')
+    outcomes.push(...found)
+    if (found.length > 0) for (const hear of hearers) hear()
+  })
+  await Promise.race([
+    running.printed(/is ready/),
+    running.finished.then(({ code, err }) => {
+      throw new Error(`sluice serve ended with ${code}:\n${err}`)
+    }),
+  ])
+  return {
+    running,
+    outcomes,
+    outcome: (fits, timeoutMs = WAIT_MS) =>
+      eventually(
+        () => outcomes.find(fits),
+        (hear) => {
+          hearers.add(hear)
+          return () => hearers.delete(hear)
+        },
+        timeoutMs,
+        () => `no such outcome among:\n${outcomes.map((each) => JSON.stringify(each)).join('\n')}`,
+      ),
+    forget: () => {
+      outcomes.length = 0
+    },
+    stop: () => {
+      running.child.kill('SIGTERM')
+      return running.finished
+    },
+  }
+}
