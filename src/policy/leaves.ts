@@ -68,7 +68,9 @@ const shapeOf = (branch: Branch): Shape =>
     Object.fromEntries(
       Object.entries(branch).map(([key, it]) => [
         key,
-        isLeaf(it) ? v.pipe(v.optional(it.shape), v.description(it.says)) : v.optional(shapeOf(it)),
+        isLeaf(it)
+          ? v.pipe(v.optional(it.shape), v.description(it.says), v.metadata({ builtIn: builtInAt(it) }))
+          : v.optional(shapeOf(it)),
       ]),
     ),
   )

@@ -64,22 +64,28 @@ export const unknownKey = (key: string, known: readonly string[]): string => {
 const keysIn = (known: readonly string[]): string => (known.length === 0 ? 'no keys' : known.join(', '))
 
 /** A mapping from names that the operator chooses. */
-export const named = <T extends Shape>(value: T) =>
-  v.pipe(
-    v.custom<Record<string, unknown>>(
-      (input) => typeof input === 'object' && input !== null && !Array.isArray(input),
-      expected('a mapping from names'),
-    ),
-    v.record(v.string(), value),
-  ) as unknown as v.GenericSchema<Record<string, v.InferInput<T>>, Record<string, v.InferOutput<T>>>
+export const named = <T extends Shape>(value: T) => {
+  const base = v.record(v.string(), value, expected('a mapping from names'))
+  // To valibot a list is a record, too.
+  const run: Run = (dataset, config) =>
+    Array.isArray(dataset.value)
+      ? v.custom(() => false, base.message)['~run'](dataset, config)
+      : base['~run'](dataset, config)
+  return { ...base, '~run': run } as typeof base
+}
+
+/** One of several shapes, of which `pick` finds the one that was meant, so that the message is that shape's. */
+export const either = <const T extends readonly Shape[]>(shapes: T, pick: (input: unknown) => T[number]) => {
+  const union = v.union(shapes)
+  const run: Run = (dataset, config) => pick(dataset.value)['~run'](dataset, config)
+  return { ...union, '~run': run } as typeof union
+}
 
 /** One of the item, or a list of them; read as a list. */
 export const oneOrMany = <T extends Shape>(item: T) => {
   const many = v.array(item)
-  const union = v.union([item, many])
-  const run: Run = (dataset, config) => (Array.isArray(dataset.value) ? many : item)['~run'](dataset, config)
   return v.pipe(
-    { ...union, '~run': run } as typeof union,
+    either([item, many], (input) => (Array.isArray(input) ? many : item)),
     v.transform((value): v.InferOutput<T>[] => (Array.isArray(value) ? value : [value])),
   )
 }
@@ -102,12 +108,13 @@ export const flag = v.boolean(expected('true or false'))
 
 /** A text that is not empty. */
 export const text = (what: string) =>
-  v.pipe(v.string(expected(what)), v.nonEmpty(`expected ${what}, not an empty text`))
+  v.pipe(v.string(expected(what)), v.nonEmpty(`expected ${what}, not an empty text`), v.metadata({ accepts: what }))
 
-/** A text read by `read`, which returns the value or says what is wrong with it. */
-export const readText = <T>(what: string, read: (text: string) => T | Mistake) =>
+/** A text read by `read`, which returns the value or says what is wrong with it. `pattern` is for editors. */
+export const readText = <T>(what: string, read: (text: string) => T | Mistake, pattern?: string) =>
   v.pipe(
     v.string(expected(what)),
+    v.metadata({ accepts: what, ...(pattern && { pattern }) }),
     v.rawTransform<string, T>(({ dataset, addIssue, NEVER }) => {
       const value = read(dataset.value)
       if (!isMistake(value)) return value
@@ -146,13 +153,16 @@ const quantity = (what: string, units: Record<string, number>, min: string, max:
     const found = /^(\d+(?:\.\d+)?) ?([A-Za-z]+)$/.exec(written)
     return Number(found?.[1] ?? Number.NaN) * (units[found?.[2] ?? ''] ?? Number.NaN)
   }
-  const schema = readText(what, (written) => {
+  const read = (written: string): number | Mistake => {
     const found = amount(written)
     if (Number.isNaN(found)) return mistake(`expected ${what}, not ${shown(written)}`)
     if (found < amount(min) || found > amount(max)) return mistake(`${written} is not between ${min} and ${max}`)
     return Math.round(found)
-  })
-  return v.pipe(schema, v.metadata({ range: `${min} to ${max}` }))
+  }
+  return v.pipe(
+    readText(what, read, `^\\d+(\\.\\d+)? ?(${Object.keys(units).join('|')})$`),
+    v.metadata({ range: `${min} to ${max}` }),
+  )
 }
 
 /** A setting of a section: what it does, its default as written in the document, and why that default. */

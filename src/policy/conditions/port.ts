@@ -1,5 +1,5 @@
 import * as v from 'valibot'
-import { count, expected, mistake, oneOrMany, readText, shown } from '../shape.ts'
+import { count, either, mistake, oneOrMany, readText, shown } from '../shape.ts'
 import { condition, eachCovered } from './condition.ts'
 
 /** Ports from the first to the last. */
@@ -21,13 +21,12 @@ const single = v.pipe(
   count(1, 65_535),
   v.transform((port): PortRange => ({ first: port, last: port })),
 )
-const portRange = v.lazy((input) => (typeof input === 'number' ? single : typeof input === 'string' ? range : neither))
-const neither = v.custom<never>(() => false, expected(WHAT))
+const portRange = either([single, range], (input) => (typeof input === 'number' ? single : range))
 
 const takes = (wide: PortRange, narrow: PortRange): boolean => wide.first <= narrow.first && narrow.last <= wide.last
 
 export const port = condition({
-  shape: oneOrMany(portRange as v.GenericSchema<number | string, PortRange>),
+  shape: oneOrMany(portRange),
   from: 'connection',
   says: 'the destination port: numbers and ranges',
   example: '[443, 8000-8999]',
