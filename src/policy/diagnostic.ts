@@ -9,6 +9,7 @@ export type MistakeCode =
   | 'too-late'
   | 'never-matches'
   | 'hidden-rule'
+  | 'doubtful'
   | 'failed-test'
 
 /** A place in a document: line and column count from 1; `length` is what the caret underlines. */

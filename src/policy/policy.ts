@@ -29,6 +29,8 @@ export interface Rule {
 export interface Policy {
   /** All rules in order, for explanations. */
   readonly rules: readonly Rule[]
+  /** What `defaults` says. */
+  readonly defaults: readonly Saying[]
   readonly sections: Sections
   /** The answer of what no open rule decides. */
   readonly base: Verdict
@@ -47,7 +49,12 @@ export const compilePolicy = (text: PolicyText): Policy => {
   for (const { aspect, value, ref } of text.defaults) base[aspect] = { is: 'decided', value, by: ref }
   const rules = text.rules.map(compileRule)
   const live = rules.filter((rule) => !rule.isDry)
-  return { rules, sections: text.sections, ...settle(base as unknown as Verdict, live, (rule) => rule.tests) }
+  return {
+    rules,
+    defaults: text.defaults,
+    sections: text.sections,
+    ...settle(base as unknown as Verdict, live, (rule) => rule.tests),
+  }
 }
 
 const BUILT_IN_DECISIONS: Record<string, Decision<unknown>> = Object.fromEntries(

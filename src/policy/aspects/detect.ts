@@ -7,8 +7,7 @@ export const detect = {
     builtIn: '5s',
     until: 'connection',
     says: 'how long the first bytes may take to say what they are',
-    because:
-      'three SYN-style retransmissions (1 s, 2 s) of a lost first segment fit in; a person still waits that long',
+    because: 'a first segment that is lost twice still arrives in it, and a person still waits that long',
   }),
   'detect.maxBytes': aspect({
     shape: size('32B', '1MiB'),
