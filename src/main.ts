@@ -5,6 +5,8 @@ import { type Command, helpOf, type Io, parseCommand, UsageError } from './net/c
 const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
   serve: async () => (await import('./serveCommand.ts')).serveCommand,
   redirect: async () => (await import('./admin/redirectCommand.ts')).redirectCommand,
+  check: async () => (await import('./admin/checkCommand.ts')).checkCommand,
+  explain: async () => (await import('./admin/explainCommand.ts')).explainCommand,
 }
 
 const main = async (argv: readonly string[], io: Io): Promise<number> => {

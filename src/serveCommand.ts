@@ -2,7 +2,7 @@ import { existsSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { type Listening, listen } from './accept/listen.ts'
 import { ownAddresses } from './accept/ownAddresses.ts'
-import { keepPolicy, loadPolicy, type Reload } from './admin/livePolicy.ts'
+import { keepPolicy, loadPolicy, problemsOf, type Reload } from './admin/livePolicy.ts'
 import { listenersOf } from './config.ts'
 import { loadShim } from './native/shim.ts'
 import { formatAddress } from './net/address.ts'
@@ -34,7 +34,7 @@ const run = async (args: Arguments, io: Io): Promise<number> => {
   const paths = configPaths(args, io)
   const loaded = await loadPolicy(paths)
   if (loaded.is === 'mistaken') {
-    io.err(`${loaded.problems.join('\n')}\n`)
+    io.err(`${problemsOf(loaded).join('\n')}\n`)
     return 1
   }
   const log = createLog(loaded.policy.sections.log)

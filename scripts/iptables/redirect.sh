@@ -13,6 +13,7 @@
 #   --admin-port P            health and metrics, reached directly (4191; '' for none)
 #   --proxy-uid N             the user the proxy runs as, whose connections go out directly (2102; '' for none)
 #   --proxy-gid N             the same by group
+#   --proxy-mark N            the same by the mark it sets on its connections (sockets.mark in its policy)
 #   --skip-inbound-ports L    ports of the workload to leave alone
 #   --skip-outbound-ports L   ports elsewhere to leave alone
 #   --skip-inbound-cidrs L    callers to leave alone
@@ -29,7 +30,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=rules.sh
 . "$here/rules.sh"
 
-INBOUND_PORT=4143 OUTBOUND_PORT=4140 ADMIN_PORT=4191 PROXY_UID=2102 PROXY_GID=''
+INBOUND_PORT=4143 OUTBOUND_PORT=4140 ADMIN_PORT=4191 PROXY_UID=2102 PROXY_GID='' PROXY_MARK=''
 SKIP_INBOUND_PORTS='' SKIP_OUTBOUND_PORTS='' SKIP_INBOUND_CIDRS='' SKIP_OUTBOUND_CIDRS=''
 ONLY_INBOUND_PORTS='' ONLY_OUTBOUND_PORTS='' IPV6=auto BACKEND=auto
 
@@ -64,6 +65,8 @@ read_flags() {
       --admin-port) [ -z "$value" ] || one_port "$flag" "$value" ;;
       --proxy-uid | --proxy-gid)
         [[ $value =~ ^[0-9]{0,10}$ ]] || wrong "$flag: '$value' is not a number; 'id -u NAME' tells it" ;;
+      --proxy-mark)
+        [[ $value =~ ^([1-9][0-9]{0,9}|0x[0-9a-fA-F]{1,8})?$ ]] || wrong "$flag: '$value' is not a number such as 81 or 0x51" ;;
       --skip-inbound-ports | --skip-outbound-ports) port_list "$flag" "$value" ;;
       --only-inbound-ports | --only-outbound-ports) port_list "$flag" "$value" ;;
       --skip-inbound-cidrs | --skip-outbound-cidrs) cidr_list "$flag" "$value" ;;
@@ -76,8 +79,8 @@ read_flags() {
     printf -v "${flag^^}" %s "$value"
   done
   [ "$INBOUND_PORT" != "$OUTBOUND_PORT" ] || wrong "--inbound-port and --outbound-port are both $INBOUND_PORT"
-  [ -n "$PROXY_UID$PROXY_GID" ] ||
-    wrong '--proxy-uid and --proxy-gid are both empty: without either the proxy would be sent to itself'
+  [ -n "$PROXY_UID$PROXY_GID$PROXY_MARK" ] ||
+    wrong '--proxy-uid, --proxy-gid and --proxy-mark are all empty: the proxy would be sent to itself'
 }
 
 one_port() { port_number "$2" || wrong "$1: '$2' is not a port from 1 to 65535"; }

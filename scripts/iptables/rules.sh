@@ -27,6 +27,7 @@ rules() {
   echo ":$OUT - [0:0]"
   [ -z "$PROXY_UID" ] || rule "$OUT" "-m owner --uid-owner $PROXY_UID" "the proxy itself, or it would call itself" RETURN
   [ -z "$PROXY_GID" ] || rule "$OUT" "-m owner --gid-owner $PROXY_GID" "the proxy itself, by its group" RETURN
+  [ -z "$PROXY_MARK" ] || rule "$OUT" "-m mark --mark $PROXY_MARK" "the proxy itself, by its mark" RETURN
   rule "$OUT" "-d $loopback" "loopback stays inside" RETURN
   echo "# The workload calls an address of its own: it meets there what anybody would meet who calls in."
   rule "$OUT" "-m addrtype --dst-type LOCAL" "its own address, as if from outside" "$IN" -g

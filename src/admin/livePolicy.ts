@@ -2,7 +2,7 @@ import type { Clock } from '../net/clock.ts'
 import { type Documents, readDocumentsAt } from '../net/documents.ts'
 import { watchDocuments } from '../net/watchDocuments.ts'
 import { type Diagnostic, formatDiagnostic } from '../policy/diagnostic.ts'
-import { type Parsed, parsePolicy } from '../policy/parsePolicy.ts'
+import { parsePolicy } from '../policy/parsePolicy.ts'
 import type { Policy } from '../policy/policy.ts'
 
 /** What came of a look at the documents. A policy that was not good is not used: the last good one stays. */
@@ -19,7 +19,7 @@ export interface LivePolicy {
   readonly close: () => void
 }
 
-/** A policy read from files, or in words why there is none. */
+/** A policy read from files, or why there is none: what could not be read, and what is wrong with what could. */
 export type Loaded =
   | {
       readonly is: 'policy'
@@ -27,21 +27,25 @@ export type Loaded =
       readonly warnings: readonly Diagnostic[]
       readonly documents: Documents
     }
-  | { readonly is: 'mistaken'; readonly problems: readonly string[]; readonly diagnostics: readonly Diagnostic[] }
+  | { readonly is: 'mistaken'; readonly unreadable: readonly string[]; readonly diagnostics: readonly Diagnostic[] }
 
 /** Reads the policy of files and directories, once. */
-export const loadPolicy = async (paths: readonly string[]): Promise<Loaded> => {
-  const documents = await readDocumentsAt(paths)
-  const parsed = parseDocuments(documents)
-  return parsed.is === 'policy' ? { ...parsed, documents } : parsed
+export const loadPolicy = async (paths: readonly string[]): Promise<Loaded> =>
+  parseDocuments(await readDocumentsAt(paths))
+
+const parseDocuments = (documents: Documents): Loaded => {
+  const parsed = parsePolicy(documents.files)
+  if (parsed.is === 'mistaken') return { ...parsed, unreadable: documents.problems }
+  if (documents.problems.length > 0)
+    return { is: 'mistaken', unreadable: documents.problems, diagnostics: parsed.warnings }
+  return { ...parsed, documents }
 }
 
-const parseDocuments = ({ files, problems }: Documents): Parsed & { readonly problems: readonly string[] } => {
-  const parsed = parsePolicy(files)
-  if (parsed.is === 'mistaken')
-    return { ...parsed, problems: [...problems, ...parsed.diagnostics.map(formatDiagnostic)] }
-  return problems.length > 0 ? { is: 'mistaken', diagnostics: [], problems } : { ...parsed, problems }
-}
+/** In words, what keeps documents from being a policy. */
+export const problemsOf = (loaded: Loaded & { readonly is: 'mistaken' }): string[] => [
+  ...loaded.unreadable,
+  ...loaded.diagnostics.map(formatDiagnostic),
+]
 
 /** Keeps the policy of `paths` in force as its files change: the new one whole, or not at all. */
 export const keepPolicy = (
@@ -58,7 +62,7 @@ export const keepPolicy = (
     last =
       parsed.is === 'policy'
         ? { is: 'replaced', policy: parsed.policy, warnings: parsed.warnings }
-        : { is: 'kept', problems: parsed.problems }
+        : { is: 'kept', problems: problemsOf(parsed) }
     reloaded(last)
   })
   return {

@@ -17,6 +17,7 @@ export const RULE_OPTIONS: Readonly<Record<string, Option>> = {
   'admin-port': { value: 'PORT', help: "health and metrics, reached without the proxy (4191; '' for none)" },
   'proxy-uid': { value: 'UID', help: 'the user the proxy runs as; its own connections are left alone (2102)' },
   'proxy-gid': { value: 'GID', help: 'the same by group' },
+  'proxy-mark': { value: 'MARK', help: 'the same by the mark that sockets.mark of its policy sets' },
   'skip-inbound-ports': { value: 'PORTS', help: 'ports of the workload to leave alone: 22,8000-8010' },
   'skip-outbound-ports': { value: 'PORTS', help: 'ports elsewhere to leave alone' },
   'skip-inbound-cidrs': { value: 'CIDRS', help: 'callers to leave alone, IPv4 and IPv6 mixed: 10.0.0.0/8,fd00::/8' },

@@ -1,7 +1,7 @@
 import { mkdirSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { type Test, test } from 'tap'
-import { keepPolicy, loadPolicy, type Reload } from '../../src/admin/livePolicy.ts'
+import { keepPolicy, loadPolicy, problemsOf, type Reload } from '../../src/admin/livePolicy.ts'
 import { systemClock } from '../../src/net/clock.ts'
 
 const document = (name: string) => `apiVersion: sluice/v1\nrules:\n  - { name: ${name}, then: { deny: true } }\n`
@@ -9,7 +9,7 @@ const document = (name: string) => `apiVersion: sluice/v1\nrules:\n  - { name: $
 /** Keeps the policy of `paths`, and gives what happens, one after the other. */
 const keep = async (t: Test, paths: readonly string[]) => {
   const loaded = await loadPolicy(paths)
-  if (loaded.is !== 'policy') throw new Error(loaded.problems.join('\n'))
+  if (loaded.is !== 'policy') throw new Error(problemsOf(loaded).join('\n'))
   const happened: Reload[] = []
   let wake: (() => void) | undefined
   const live = keepPolicy(paths, loaded, systemClock, (reload) => {
@@ -110,6 +110,6 @@ test('what cannot be read is said with its path', async (t) => {
   const loaded = await loadPolicy([join(directory, 'absent.yaml'), join(directory, 'empty')])
   t.match(loaded, {
     is: 'mistaken',
-    problems: [/absent\.yaml: there is no such file or directory/, /empty: no \.yaml file/],
+    unreadable: [/absent\.yaml: there is no such file or directory/, /empty: no \.yaml file/],
   })
 })
