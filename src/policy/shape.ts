@@ -134,7 +134,7 @@ export const count = (min: number, max: number) =>
       (n) => Number.isInteger(n) && n >= min && n <= max,
       (issue) => `expected a whole number from ${min} to ${max}, not ${issue.input}`,
     ),
-    v.metadata({ range: `${min} to ${max}` }),
+    v.metadata({ range: `${min} to ${max}`, min, max }),
   )
 
 const MS = { ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 }
