@@ -1,0 +1,243 @@
+import type { Duplex } from 'node:stream'
+import { authorityOf } from '../codec/authority.ts'
+import { ERROR } from '../codec/http2Codes.ts'
+import { applySettings } from '../codec/http2Control.ts'
+import type { Http2Request, Http2Response } from '../codec/http2Message.ts'
+import { consume, resetStream, sendData, sendInformation, sendResponse, sendTrailers } from '../codec/http2Send.ts'
+import { type Http2Handler, type Http2Limits, newHttp2, newStream, type Stream } from '../codec/http2State.ts'
+import type { Clock } from '../net/clock.ts'
+import type { Ending } from '../net/traffic.ts'
+import type { Answer, Asking, Fields, Open, RequestHead, ResponseHead, Why } from './exchange.ts'
+import { type Http2Times, Http2Wire } from './http2Wire.ts'
+
+/** What a client-facing HTTP/2 connection needs from the program around it. */
+export interface Http2Face {
+  /** Where requests go. */
+  readonly open: Open
+  /** Answers a request that Sluice refuses itself, with the status and the words for a person. */
+  readonly refuse: (head: RequestHead, status: number, why: string, answer: Answer) => void
+  readonly limits: Http2Limits
+  readonly times: Http2Times
+  readonly clock: Clock
+  /** Live payload bytes: client to upstream, and back. */
+  readonly count: { sent: number; received: number }
+  readonly ended: (how: Ending, error: Error | undefined) => void
+}
+
+/** An HTTP/1.1 request that asked for h2c: it becomes stream 1 (RFC 7540 3.2). */
+export interface Upgraded {
+  readonly head: RequestHead
+  /** The value of HTTP2-Settings. */
+  readonly settings: string
+}
+
+/** A client-facing HTTP/2 connection as its owner sees it. */
+export interface Http2Serving {
+  /** GOAWAY; streams in flight end, then the connection does. */
+  drain(): void
+  close(why: Ending): void
+}
+
+/** Serves HTTP/2 on a stream whose next bytes are the client's preface. */
+export const serveHttp2 = (stream: Duplex, face: Http2Face, upgraded?: Upgraded): Http2Serving => {
+  const server = new Http2Server(stream, face)
+  server.begin(upgraded)
+  return server
+}
+
+class Http2Server implements Http2Handler<ServerStream>, Http2Serving {
+  readonly face: Http2Face
+  readonly wire: Http2Wire<ServerStream>
+
+  constructor(stream: Duplex, face: Http2Face) {
+    this.face = face
+    const h2 = newHttp2<ServerStream>('server', this, face.limits)
+    this.wire = new Http2Wire(stream, h2, face.clock, face.times, (ended, error) => this.#lost(ended, error))
+  }
+
+  begin(upgraded: Upgraded | undefined): void {
+    this.wire.begin()
+    if (upgraded === undefined) return
+    const { h2 } = this.wire
+    const settings = Buffer.from(upgraded.settings, 'base64url')
+    applySettings(h2, settings, 0, settings.length)
+    h2.lastPeerStream = 1
+    const stream = newStream(h2, 1, 'halfClosedRemote', 'body', upgraded.head.method)
+    this.#open(stream, upgraded.head, true)
+  }
+
+  drain(): void {
+    this.wire.drain('drained')
+  }
+
+  close(why: Ending): void {
+    this.wire.close(why)
+  }
+
+  requestRead(stream: Stream<ServerStream>, request: Http2Request, last: boolean): void {
+    if (authorityOf(request.authority) === undefined)
+      return this.#refuse(stream, request, last, 400, ':authority is missing or is not a host with an optional port')
+    this.#open(stream, request, last)
+  }
+
+  requestTooLarge(stream: Stream<ServerStream>, last: boolean): void {
+    this.#refuse(stream, NO_REQUEST, last, 431, 'the header fields are larger or more than allowed')
+  }
+
+  #open(stream: Stream<ServerStream>, head: RequestHead, last: boolean): void {
+    const exchange = new ServerStream(this, stream, head, last)
+    stream.owner = exchange
+    exchange.asking = this.face.open(head, last, exchange)
+    if (exchange.isOver) exchange.asking.abort(ERROR.NO_ERROR)
+  }
+
+  #refuse(stream: Stream<ServerStream>, head: RequestHead, last: boolean, status: number, why: string): void {
+    const exchange = new ServerStream(this, stream, head, last)
+    stream.owner = exchange
+    this.face.refuse(head, status, why, exchange)
+  }
+
+  informationRead(): void {}
+  responseRead(_: Stream<ServerStream>, _response: Http2Response): void {}
+
+  dataRead({ owner }: Stream<ServerStream>, chunk: Buffer, last: boolean): void {
+    owner!.dataCame(chunk, last)
+  }
+
+  trailersRead({ owner }: Stream<ServerStream>, fields: Fields): void {
+    owner!.trailersCame(fields)
+  }
+
+  streamReset({ owner }: Stream<ServerStream>, code: number): void {
+    owner?.gaveUp(code)
+  }
+
+  sent({ owner }: Stream<ServerStream>, bytes: number): void {
+    owner!.asking?.consumed(bytes)
+  }
+
+  goneAway(): void {}
+  settingsRead(): void {}
+
+  settingsAcknowledged(): void {
+    this.wire.acknowledged()
+  }
+
+  pingAnswered(): void {
+    this.wire.answered()
+  }
+
+  #lost(ended: Ending, error: Error | undefined): void {
+    const streams = [...this.wire.h2.streams.values()]
+    this.wire.h2.streams.clear()
+    for (const { owner } of streams) owner?.gaveUp(ERROR.CANCEL)
+    this.face.ended(ended, error)
+  }
+}
+
+const NO_REQUEST: RequestHead = { method: 'GET', scheme: 'http', authority: '', target: '/', version: '2', fields: [] }
+
+/** One request of the client, and the way back to it. */
+class ServerStream implements Answer {
+  readonly #server: Http2Server
+  readonly #stream: Stream<ServerStream>
+  readonly #head: RequestHead
+  asking: Asking | undefined
+  /** Nothing more is to be said to the client, or to be heard from it. */
+  isOver = false
+  #isRequestDone: boolean
+  #isHeadSent = false
+
+  constructor(server: Http2Server, stream: Stream<ServerStream>, head: RequestHead, last: boolean) {
+    this.#server = server
+    this.#stream = stream
+    this.#head = head
+    this.#isRequestDone = last
+  }
+
+  dataCame(chunk: Buffer, last: boolean): void {
+    if (last) this.#isRequestDone = true
+    if (this.isOver || this.asking === undefined) return this.consumed(chunk.length)
+    this.#server.face.count.sent += chunk.length
+    this.asking.data(chunk, last)
+  }
+
+  trailersCame(fields: Fields): void {
+    this.#isRequestDone = true
+    if (!this.isOver) this.asking?.trailers(fields)
+  }
+
+  /** The client, or the connection, is gone. */
+  gaveUp(code: number): void {
+    this.isOver = true
+    this.asking?.abort(code)
+  }
+
+  information(head: ResponseHead): void {
+    if (this.isOver || this.#isHeadSent) return
+    const { wire } = this.#server
+    sendInformation(wire.h2, this.#stream, head.status, head.fields)
+    wire.touch()
+  }
+
+  head(head: ResponseHead, last: boolean): void {
+    if (this.isOver || this.#isHeadSent) return
+    this.#isHeadSent = true
+    const { wire } = this.#server
+    // Only a 2xx makes a tunnel (RFC 9113 8.5); with another answer the request is over when the answer is.
+    if (head.status >= 300) this.#stream.awaits = 'body'
+    if (last) this.#answered()
+    sendResponse(wire.h2, this.#stream, head.status, head.fields, last, head.neverIndexed)
+    wire.touch()
+  }
+
+  data(chunk: Buffer, last: boolean): void {
+    if (this.isOver) return
+    const { wire, face } = this.#server
+    face.count.received += chunk.length
+    if (last) this.#answered()
+    sendData(wire.h2, this.#stream, chunk, last)
+    wire.touch()
+  }
+
+  trailers(fields: Fields): void {
+    if (this.isOver) return
+    const { wire } = this.#server
+    this.#answered()
+    sendTrailers(wire.h2, this.#stream, fields)
+    wire.touch()
+  }
+
+  /** A reset is passed on with its code; a reason of ours becomes an answer while there is none yet. */
+  abort(code: number, why?: Why): void {
+    if (this.isOver) return
+    const { wire, face } = this.#server
+    if (why !== undefined && !this.#isHeadSent)
+      return face.refuse(this.#head, why === 'timeout' ? 504 : 502, REASONS[why], this)
+    this.isOver = true
+    resetStream(wire.h2, this.#stream, code === ERROR.NO_ERROR ? ERROR.INTERNAL_ERROR : code)
+    wire.touch()
+  }
+
+  consumed(bytes: number): void {
+    const { wire } = this.#server
+    consume(wire.h2, this.#stream, bytes)
+    wire.touch()
+  }
+
+  /** The answer is complete. What the client still sends of its request nobody reads, unless it is a tunnel. */
+  #answered(): void {
+    if (this.#stream.awaits === 'tunnel') return
+    if (this.#isRequestDone) return
+    this.isOver = true
+    this.asking?.abort(ERROR.NO_ERROR)
+  }
+}
+
+const REASONS: Record<Why, string> = {
+  unhandled: 'the upstream did not take the request',
+  closedIdle: 'the upstream closed the connection',
+  closed: 'the upstream closed the connection before it answered',
+  malformed: 'the answer of the upstream broke the protocol',
+  timeout: 'the upstream did not answer in time',
+}

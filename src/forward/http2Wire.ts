@@ -1,0 +1,260 @@
+import { Socket } from 'node:net'
+import type { Duplex } from 'node:stream'
+import { fail, receive } from '../codec/http2.ts'
+import { connectionError, ERROR } from '../codec/http2Codes.ts'
+import { LAST_STREAM_UNKNOWN, pump, resetStream, sendGoaway, sendPing, start } from '../codec/http2Send.ts'
+import type { Http2 } from '../codec/http2State.ts'
+import type { Clock } from '../net/clock.ts'
+import { ProtocolError } from '../net/protocolError.ts'
+import type { Ending } from '../net/traffic.ts'
+import { flushLater } from './turn.ts'
+
+/** Deadlines of an HTTP/2 connection, in milliseconds. */
+export interface Http2Times {
+  /** Our SETTINGS must be acknowledged within this (RFC 9113 6.5.3). */
+  readonly settingsMs: number
+  /** Silence before a PING asks whether the peer is still there, and how long it may take to answer. */
+  readonly keepaliveMs: number
+  readonly pingMs: number
+  /** A connection without streams is closed after this. */
+  readonly idleMs: number
+}
+
+export const HTTP2_TIMES: Http2Times = {
+  settingsMs: 10_000,
+  keepaliveMs: 30_000, // half of what NATs and load balancers of the large clouds give a silent connection
+  pingMs: 10_000,
+  idleMs: 60_000,
+}
+
+/** With so much waiting for the socket no DATA is written any more, and with so much nothing is read either. */
+const CONGESTED_BYTES = 262_144
+const STUFFED_BYTES = 1_048_576
+/** How long a client may go on opening streams after the first GOAWAY. */
+const GOODBYE_MS = 1_000
+
+/** The end of the connection: how, and for which error of the peer or the network. */
+export type OnLost = (ended: Ending, error: Error | undefined) => void
+
+/** Carries bytes between a stream and the codec, and keeps the connection's time. */
+export class Http2Wire<O> {
+  readonly h2: Http2<O>
+  readonly #stream: Duplex
+  readonly #clock: Clock
+  readonly #times: Http2Times
+  readonly #onLost: OnLost
+  /** A plain socket has taken the bytes when it says so; other streams may keep them. */
+  readonly #takesAtOnce: boolean
+  #isDirty = false
+  #isPaused = false
+  #isClosing = false
+  #isOver = false
+  #isAcknowledged = false
+  #isPinged = false
+  #heardAt: number
+  #busyAt: number
+  #why: Ending = 'closed'
+  #cancelTimer = (): void => {}
+
+  constructor(stream: Duplex, h2: Http2<O>, clock: Clock, times: Http2Times, onLost: OnLost) {
+    this.h2 = h2
+    this.#stream = stream
+    this.#clock = clock
+    this.#times = times
+    this.#onLost = onLost
+    this.#takesAtOnce = stream instanceof Socket
+    this.#heardAt = clock.now()
+    this.#busyAt = this.#heardAt
+  }
+
+  /** Says hello and begins to read. */
+  begin(): void {
+    start(this.h2)
+    const stream = this.#stream
+    stream.on('data', (bytes: Buffer) => this.#read(bytes))
+    stream.on('drain', () => this.#drained())
+    stream.on('end', () => this.#ended())
+    stream.on('error', (error) => this.#lost('clientReset', error))
+    stream.on('close', () => this.#lost('clientReset', undefined))
+    this.#watch(this.#times.settingsMs)
+    this.touch()
+    if (stream.destroyed) this.#lost('clientReset', undefined)
+    else if (stream.readableEnded) this.#ended()
+  }
+
+  /** There is, or may be, something to send. */
+  touch(): void {
+    if (this.#isDirty || this.#isOver) return
+    this.#isDirty = true
+    flushLater(this)
+  }
+
+  /** Our SETTINGS are known to the peer. */
+  acknowledged(): void {
+    this.#isAcknowledged = true
+  }
+
+  /** The second GOAWAY names the last stream that came; whatever is above it was never looked at (RFC 9113 6.8). */
+  answered(): void {
+    this.#isPinged = false
+    if (this.#isClosing && this.h2.goawaySent === LAST_STREAM_UNKNOWN) this.#sayLast()
+  }
+
+  /** Takes no new streams, lets those in flight end, then closes. */
+  drain(why: Ending = 'closed'): void {
+    if (this.#isClosing) return
+    this.#isClosing = true
+    this.#why = why
+    if (this.h2.role === 'server') {
+      sendGoaway(this.h2, LAST_STREAM_UNKNOWN, ERROR.NO_ERROR)
+      sendPing(this.h2)
+      this.#clock.after(GOODBYE_MS, () => this.#sayLast())
+    } else sendGoaway(this.h2, 0, ERROR.NO_ERROR)
+    this.touch()
+  }
+
+  get isClosing(): boolean {
+    return this.#isClosing || this.#isOver
+  }
+
+  /** Ends at once; what the peer has not been told yet is lost. */
+  close(why: Ending, name: 'NO_ERROR' | 'CANCEL' | 'INTERNAL_ERROR' = 'NO_ERROR'): void {
+    if (this.#isOver) return
+    sendGoaway(this.h2, this.h2.lastPeerStream, ERROR[name])
+    this.#writeAll()
+    this.#lost(why, undefined)
+  }
+
+  flush(): void {
+    this.#isDirty = false
+    if (this.#isOver) return
+    this.#writeAll()
+    const { h2 } = this
+    while (h2.waiting.length > 0 && h2.sendWindow > 0 && !h2.isCongested) {
+      pump(h2)
+      this.#writeAll()
+    }
+    if (h2.streams.size > 0) this.#busyAt = -1
+    else if (this.#isClosing) this.#finish()
+    else if (this.#busyAt < 0) this.#busyAt = this.#clock.now()
+  }
+
+  #sayLast(): void {
+    if (this.#isOver || this.h2.goawaySent !== LAST_STREAM_UNKNOWN) return
+    sendGoaway(this.h2, this.h2.lastPeerStream, ERROR.NO_ERROR)
+    this.touch()
+  }
+
+  #finish(): void {
+    if (this.h2.goawaySent === LAST_STREAM_UNKNOWN) return
+    this.#stream.end()
+    this.#lost(this.#why, undefined)
+  }
+
+  #writeAll(): void {
+    const { output } = this.h2
+    if (output.length === 0) return
+    const stream = this.#stream
+    if (!stream.writable) {
+      output.length = 0
+      return
+    }
+    stream.write(output.take())
+    const left = stream.writableLength
+    if (left === 0) {
+      if (this.#takesAtOnce) output.giveBack()
+      return
+    }
+    if (left > CONGESTED_BYTES) this.h2.isCongested = true
+    if (left > STUFFED_BYTES && !this.#isPaused) {
+      this.#isPaused = true
+      stream.pause()
+    }
+  }
+
+  #drained(): void {
+    if (this.#isOver) return
+    this.h2.isCongested = false
+    if (this.#isPaused) {
+      this.#isPaused = false
+      this.#stream.resume()
+    }
+    this.flush()
+  }
+
+  #read(bytes: Buffer): void {
+    if (this.#isOver) return
+    const now = this.#clock.now()
+    this.#heardAt = now
+    try {
+      receive(this.h2, bytes, now)
+    } catch (error) {
+      if (!(error instanceof ProtocolError)) throw error
+      return this.#failed(error)
+    }
+    this.touch()
+  }
+
+  #failed(error: ProtocolError): void {
+    this.#writeAll()
+    if (this.#stream.writable) this.#stream.end()
+    this.#lost('protocolError', error)
+  }
+
+  /** The peer sends no more: a server's answers still go out, a client has nothing left to wait for. */
+  #ended(): void {
+    if (this.#isOver) return
+    const { h2 } = this
+    h2.goawayRead = true
+    if (h2.role === 'client') return this.#lost(h2.streams.size === 0 ? 'closed' : 'clientReset', undefined)
+    for (const stream of [...h2.streams.values()]) {
+      if (stream.state === 'halfClosedRemote') continue
+      resetStream(h2, stream, ERROR.CANCEL)
+      h2.handler.streamReset(stream, ERROR.CANCEL, 'the connection ended')
+    }
+    this.#isClosing = true
+    h2.goawaySent = h2.lastPeerStream
+    this.touch()
+  }
+
+  #lost(ended: Ending, error: Error | undefined): void {
+    if (this.#isOver) return
+    this.#isOver = true
+    this.#cancelTimer()
+    const stream = this.#stream
+    // A peer that keeps its half open does not keep the socket: what is written still gets out.
+    if (stream.writableEnded && !stream.destroyed) this.#clock.after(GOODBYE_MS, () => stream.destroy())
+    else stream.destroy()
+    this.#onLost(ended, error)
+  }
+
+  /** One timer for every deadline of the connection, looked at when the nearest may have come. */
+  #watch(ms: number): void {
+    this.#cancelTimer = this.#clock.after(ms, () => this.#look())
+  }
+
+  #look(): void {
+    const { settingsMs, keepaliveMs, pingMs, idleMs } = this.#times
+    const now = this.#clock.now()
+    if (!this.#isAcknowledged)
+      return this.#expired('SETTINGS_TIMEOUT', `SETTINGS not acknowledged within ${settingsMs} ms`)
+    const silent = now - this.#heardAt
+    if (this.#isPinged && silent >= pingMs) return this.#expired('NO_ERROR', `PING not answered within ${pingMs} ms`)
+    const isIdle = this.h2.streams.size === 0
+    if (isIdle && now - Math.max(this.#busyAt, 0) >= idleMs) this.drain('idleTimeout')
+    else if (!isIdle && !this.#isPinged && silent >= keepaliveMs) {
+      this.#isPinged = true
+      sendPing(this.h2)
+      this.touch()
+    }
+    this.#watch(this.#isPinged ? pingMs : Math.max(1, Math.min(keepaliveMs - (isIdle ? 0 : silent), idleMs)))
+  }
+
+  #expired(name: 'SETTINGS_TIMEOUT' | 'NO_ERROR', what: string): void {
+    const error = connectionError(name, what)
+    fail(this.h2, error)
+    this.#writeAll()
+    if (this.#stream.writable) this.#stream.end()
+    this.#lost(name === 'NO_ERROR' ? 'idleTimeout' : 'protocolError', error)
+  }
+}
