@@ -1,18 +1,24 @@
+import { EventEmitter, once } from 'node:events'
 import { existsSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
+import manifest from '../package.json' with { type: 'json' }
 import { type Listening, listen } from './accept/listen.ts'
 import { ownAddresses } from './accept/ownAddresses.ts'
 import { keepPolicy, loadPolicy, problemsOf, type Reload } from './admin/livePolicy.ts'
+import { adminRoutes } from './admin/routes.ts'
+import { startAdmin } from './admin/server.ts'
 import { listenersOf } from './config.ts'
 import { loadShim } from './native/shim.ts'
 import { formatAddress } from './net/address.ts'
 import { systemClock } from './net/clock.ts'
 import { type Arguments, type Command, type Io, repeated } from './net/commandLine.ts'
 import { tcpDialer } from './net/dial.ts'
+import { readSecret } from './net/secret.ts'
 import { formatDiagnostic } from './policy/diagnostic.ts'
 import type { World } from './proxy.ts'
 import { createLedger, type Ledger } from './telemetry/ledger.ts'
 import { createLog, type Log } from './telemetry/log.ts'
+import { countConnections, createMetrics } from './telemetry/metrics.ts'
 
 /** `sluice serve`. */
 export const serveCommand: Command = {
@@ -45,33 +51,41 @@ const run = async (args: Arguments, io: Io): Promise<number> => {
   io.onReload(() => void live.reload())
 
   const listening: Listening[] = []
+  const admin: Listening[] = []
   const world: World = {
     policy: live.policy,
     dial: tcpDialer(),
     clock: systemClock,
     random: Math.random,
     ledger,
-    isOwn: ownAddresses(() => listening.map(({ address }) => address), systemClock.now),
+    isOwn: ownAddresses(() => [...listening, ...admin].map(({ address }) => address), systemClock.now),
   }
-  const problem = await listenAll(world, listening, log)
-  if (problem !== undefined) {
-    log.error(problem)
+  const stop = new EventEmitter()
+  try {
+    await listenAll(world, listening, log)
+    admin.push(...(await openAdmin(world, io, log, () => stop.emit('stop', 'POST /shutdown'))))
+  } catch (error) {
+    log.error((error as Error).message)
     for (const each of listening) each.close()
     live.close()
     log.flush()
     return 1
   }
-  log.info(`sluice is ready: listening on ${listening.map(({ address }) => formatAddress(address)).join(', ')}`)
+  log.info(`sluice is ready: listening on ${listed(listening)}; admin on ${listed(admin)}`)
 
-  const signal = await io.stopped
+  const signal = await Promise.race([io.stopped, once(stop, 'stop')])
   log.info(`${signal}: no new connections; ${ledger.open.size} open ones may end by themselves`)
   for (const each of listening) each.close()
   live.close()
   await ledger.drain(world.policy().sections.limits.drain)
+  for (const each of admin) each.close()
   log.info('sluice has stopped')
   log.flush()
   return 0
 }
+
+const listed = (listening: readonly Listening[]): string =>
+  listening.length === 0 ? 'nothing' : listening.map(({ address }) => formatAddress(address)).join(', ')
 
 const PACKAGED_POLICY = fileURLToPath(new URL('../policy/default.yaml', import.meta.url))
 
@@ -92,8 +106,8 @@ const reloaded = (reload: Reload, log: Log, ledger: Ledger): void => {
   ledger.recheck()
 }
 
-/** Opens every listener, or says what is in the way. */
-const listenAll = async (world: World, listening: Listening[], log: Log): Promise<string | undefined> => {
+/** Opens every listener. Throws an Error that says what is in the way. */
+const listenAll = async (world: World, listening: Listening[], log: Log): Promise<void> => {
   const loaded = loadShim()
   const shim = loaded.is === 'ready' ? loaded.value : undefined
   const wanted = listenersOf(world.policy().sections)
@@ -106,9 +120,29 @@ const listenAll = async (world: World, listening: Listening[], log: Log): Promis
     } catch (error) {
       // A kernel without IPv6 is no reason to leave IPv4 unserved.
       const { code, message } = error as NodeJS.ErrnoException
-      if (code === 'EAFNOSUPPORT' || (code === 'EADDRNOTAVAIL' && options.address.host.includes(':'))) log.warn(message)
-      else return message
+      const isMissingFamily =
+        code === 'EAFNOSUPPORT' || (code === 'EADDRNOTAVAIL' && options.address.host.includes(':'))
+      if (!isMissingFamily) throw error
+      log.warn(message)
     }
   }
-  return listening.length > 0 ? undefined : 'no listener is configured'
+  if (listening.length === 0) throw new Error('no listener is configured')
+}
+
+/** Opens the admin server at each of its addresses. */
+const openAdmin = async (world: World, io: Io, log: Log, shutdown: () => void): Promise<Listening[]> => {
+  const { admin } = world.policy().sections
+  const metrics = createMetrics(manifest.version)
+  countConnections(metrics, world.ledger)
+  const token = admin.token && (await readSecret(admin.token, io.env))
+  const routes = adminRoutes({
+    ledger: world.ledger,
+    policy: world.policy,
+    registry: metrics.registry,
+    log,
+    now: world.clock.now,
+    notReady: () => (world.ledger.draining ? ['it is draining'] : []),
+    shutdown: admin.shutdown ? shutdown : undefined,
+  })
+  return Promise.all(admin.address.map((address) => startAdmin({ address, routes, token })))
 }

@@ -1,5 +1,7 @@
-import { object, oneOrMany, setting } from '../shape.ts'
+import * as v from 'valibot'
+import { flag, object, oneOrMany, setting } from '../shape.ts'
 import { listenAddress } from './listenAddress.ts'
+import { placed, secret } from './secret.ts'
 import { section } from './section.ts'
 
 export const admin = section({
@@ -9,8 +11,18 @@ export const admin = section({
       says: 'where the admin server listens: health, metrics, the live page; an empty list turns it off',
       because: 'what it shows is for those who can reach the pod itself',
     }),
+    token: v.pipe(
+      v.optional(secret),
+      v.description('what callers from other hosts must send as `Authorization: Bearer`; without it they are refused'),
+    ),
+    shutdown: setting(flag, {
+      builtIn: false,
+      says: 'whether POST /shutdown begins an orderly stop',
+      because: 'whoever can reach the page could stop the pod; jobs that need it switch it on',
+    }),
   }),
   says: 'the admin server',
   byName: false,
   onReload: false,
+  resolve: ({ token, ...rest }, open) => ({ ...rest, ...(token && { token: placed(token, open) }) }),
 })

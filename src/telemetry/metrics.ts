@@ -1,0 +1,129 @@
+import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
+import { labelBudget } from './labelBudget.ts'
+import type { Ledger } from './ledger.ts'
+import type { Outcome } from './outcome.ts'
+
+/** One metric: its name without the prefix, its labels, and what it says. `docs/metrics.md` is checked against it. */
+interface About {
+  readonly help: string
+  readonly labels: readonly string[]
+}
+
+const RULES_MAX = 200 // more rules than that share a series; each costs memory here and in whatever scrapes us
+const CODES_MAX = 100
+
+/** 100 us to 100 s: from a connection on loopback to a person's patience. */
+const SECONDS = [0.0001, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 100]
+/** Connections live from an instant to a day. */
+const LIFETIMES = [0.01, 0.1, 1, 10, 60, 300, 3600, 86_400]
+
+/** The numbers of one process, fed from its ledger and read by whoever scrapes. */
+export interface Metrics {
+  readonly registry: Registry
+  readonly counter: (name: string, about: About) => Counter
+  readonly gauge: (name: string, about: About & { readonly collect?: (gauge: Gauge) => void }) => Gauge
+  readonly histogram: (name: string, about: About & { readonly buckets?: readonly number[] }) => Histogram
+}
+
+/** A registry whose names all begin with `sluice_`, beside the process's own `process_` and `nodejs_` metrics. */
+export const createMetrics = (version: string): Metrics => {
+  const registry = new Registry()
+  const common = (name: string, { help, labels }: About) => ({
+    name: `sluice_${name}`,
+    help,
+    labelNames: [...labels],
+    registers: [registry],
+  })
+  const metrics: Metrics = {
+    registry,
+    counter: (name, about) => new Counter(common(name, about)),
+    gauge: (name, { collect, ...about }) => {
+      const gauge: Gauge = new Gauge({ ...common(name, about), ...(collect && { collect: () => collect(gauge) }) })
+      return gauge
+    },
+    histogram: (name, { buckets, ...about }) =>
+      new Histogram({ ...common(name, about), buckets: [...(buckets ?? SECONDS)] }),
+  }
+  collectDefaultMetrics({ register: registry })
+  metrics
+    .gauge('build_info', { help: 'The version that runs; the value is always 1.', labels: ['version'] })
+    .set({ version }, 1)
+  return metrics
+}
+
+/** Counts every connection of a ledger: open ones as they are, ended ones by their Outcome. */
+export const countConnections = (metrics: Metrics, ledger: Ledger): void => {
+  const rule = labelBudget(RULES_MAX)
+  const code = labelBudget(CODES_MAX)
+  const ended = metrics.counter('connections_total', {
+    help: 'Connections that have ended, by what became of them and how they ended.',
+    labels: ['direction', 'result', 'ended'],
+  })
+  metrics.gauge('connections_open', {
+    help: 'Connections open now.',
+    labels: ['direction'],
+    collect: (gauge) => {
+      for (const direction of ['inbound', 'outbound']) gauge.set({ direction }, 0)
+      for (const { direction } of ledger.open) gauge.inc({ direction })
+    },
+  })
+  const lifetime = metrics.histogram('connection_duration_seconds', {
+    help: 'From accept to end.',
+    labels: ['direction'],
+    buckets: LIFETIMES,
+  })
+  const detections = metrics.counter('detections_total', {
+    help: 'What connections were found to speak; for opaque ones the reason.',
+    labels: ['direction', 'protocol', 'reason'],
+  })
+  const detecting = metrics.histogram('detection_duration_seconds', {
+    help: 'From accept until the protocol was certain.',
+    labels: ['direction'],
+  })
+  const errors = metrics.counter('connection_errors_total', {
+    help: 'Connections that were refused or failed, by the code in their log line; limits that were hit are among them.',
+    labels: ['direction', 'code'],
+  })
+  const decisions = metrics.counter('rule_decisions_total', {
+    help: 'How often a rule of the policy decided an aspect of a connection.',
+    labels: ['rule', 'aspect'],
+  })
+  countBytes(metrics, ledger)
+  ledger.subscribe((outcome) => {
+    const { direction, protocols, reason = '', detected, rules, error } = outcome
+    ended.inc({ direction, result: outcome.result, ended: outcome.ended })
+    lifetime.observe({ direction }, outcome.ms / 1000)
+    for (const protocol of protocols)
+      detections.inc({ direction, protocol, reason: protocol === 'opaque' ? reason : '' })
+    if (detected) detecting.observe({ direction }, detected.ms / 1000)
+    if (error) errors.inc({ direction, code: code(error.code) })
+    for (const [aspect, { name, line }] of Object.entries(rules)) {
+      if (line > 0) decisions.inc({ rule: rule(name), aspect })
+    }
+  })
+}
+
+/** A connection may live for days: its bytes count while it is open, and not only in the moment it ends. */
+const countBytes = (metrics: Metrics, ledger: Ledger): void => {
+  const past = { inbound: { sent: 0, received: 0 }, outbound: { sent: 0, received: 0 } }
+  ledger.subscribe(({ direction, bytes }: Outcome) => {
+    past[direction].sent += bytes.sent
+    past[direction].received += bytes.received
+  })
+  const counter: Counter = new Counter({
+    name: 'sluice_connection_bytes_total',
+    help: 'Payload bytes: sent is from the client to the upstream, received is the way back.',
+    labelNames: ['direction', 'way'],
+    registers: [metrics.registry],
+    collect: () => {
+      counter.reset()
+      for (const direction of ['inbound', 'outbound'] as const) {
+        for (const way of ['sent', 'received'] as const) counter.inc({ direction, way }, past[direction][way])
+      }
+      for (const { direction, count } of ledger.open) {
+        counter.inc({ direction, way: 'sent' }, count.sent)
+        counter.inc({ direction, way: 'received' }, count.received)
+      }
+    },
+  })
+}
