@@ -1,44 +1,64 @@
-import { FLAG, FRAME, FRAME_HEAD_BYTES } from './http2Codes.ts'
+import { FLAG, FRAME, FRAME_BYTES, FRAME_HEAD_BYTES } from './http2Codes.ts'
 
+/** What a connection keeps for itself; most turns of most connections need no more. */
 const FIRST_BYTES = 4096
-/** A buffer that grew beyond this for a burst is not kept. */
-const KEPT_BYTES_MAX = 262_144
+/** Four frames of DATA with their heads. */
+const SEGMENT_BYTES = 4 * (FRAME_BYTES + FRAME_HEAD_BYTES)
+/** 4 MiB, for all connections together. */
+const SPARES_MAX = 64
+
+const spares: Buffer[] = []
 
 /**
- * The one output buffer of a connection. Frames are written into it, and whoever owns the socket takes all of them at
- * once. A buffer given back after the socket is done with it is used again.
+ * What one connection has to send. Frames are written one behind the other into buffers, and whoever owns the socket
+ * takes all of them at once. Buffers that it gives back once the socket is done with them are used again.
  */
 export class Http2Output {
   /** Valid until the next call of `reserve`. */
   buffer: Buffer = Buffer.allocUnsafeSlow(FIRST_BYTES)
   /** How much of the buffer is written. Whoever writes into it moves this. */
   length = 0
-  /** The buffer that `take` handed out last, and one that came back. */
-  #lent: Buffer | undefined
-  #spare: Buffer | undefined
+  /** Full buffers before it, and how much they hold. */
+  #full: Buffer[] = []
+  #fullBytes = 0
+  /** The small buffer, while it is not in use. */
+  #first: Buffer | undefined
 
-  /** Makes room for so many bytes more. */
+  /** All that waits to be taken, in bytes. */
+  get bytes(): number {
+    return this.#fullBytes + this.length
+  }
+
+  /** Makes room for so many bytes in a row. */
   reserve(bytes: number): void {
     if (this.length + bytes <= this.buffer.length) return
-    const larger = Buffer.allocUnsafeSlow(Math.max(this.buffer.length * 2, this.length + bytes))
-    this.buffer.copy(larger, 0, 0, this.length)
-    this.buffer = larger
+    if (this.length > 0) this.#full.push(this.buffer.subarray(0, this.length))
+    else this.giveBack([this.buffer])
+    this.#fullBytes += this.length
+    this.length = 0
+    if (bytes > SEGMENT_BYTES) this.buffer = Buffer.allocUnsafeSlow(bytes)
+    else this.buffer = spares.pop() ?? Buffer.allocUnsafeSlow(SEGMENT_BYTES)
   }
 
   /** Everything written since the last time. The bytes are the taker's, unless it gives them back. */
-  take(): Buffer {
-    const taken = this.buffer.subarray(0, this.length)
-    this.#lent = this.buffer
-    this.buffer = this.#spare ?? Buffer.allocUnsafeSlow(Math.min(this.buffer.length, KEPT_BYTES_MAX))
-    this.#spare = undefined
+  take(): Buffer[] {
+    const taken = this.#full
+    if (this.length > 0) taken.push(this.buffer.subarray(0, this.length))
+    else this.giveBack([this.buffer])
+    this.buffer = this.#first ?? Buffer.allocUnsafeSlow(FIRST_BYTES)
+    this.#first = undefined
+    this.#full = []
+    this.#fullBytes = 0
     this.length = 0
     return taken
   }
 
-  /** Nobody looks any longer at what `take` returned last. */
-  giveBack(): void {
-    if (this.#lent !== undefined && this.#lent.length <= KEPT_BYTES_MAX) this.#spare = this.#lent
-    this.#lent = undefined
+  /** Nobody looks any longer at these, which `take` returned. */
+  giveBack(taken: readonly Buffer[]): void {
+    for (const { buffer } of taken) {
+      if (buffer.byteLength === SEGMENT_BYTES && spares.length < SPARES_MAX) spares.push(Buffer.from(buffer))
+      else if (buffer.byteLength === FIRST_BYTES) this.#first ??= Buffer.from(buffer)
+    }
   }
 
   /** A frame's first nine bytes (RFC 9113 4.1); there is room for its payload too. */
@@ -48,7 +68,7 @@ export class Http2Output {
     this.length += FRAME_HEAD_BYTES
   }
 
-  bytes(bytes: Uint8Array): void {
+  write(bytes: Uint8Array): void {
     this.reserve(bytes.length)
     this.buffer.set(bytes, this.length)
     this.length += bytes.length
@@ -56,7 +76,7 @@ export class Http2Output {
 
   data(stream: number, bytes: Uint8Array, last: boolean): void {
     this.frame(FRAME.data, last ? FLAG.endStream : 0, stream, bytes.length)
-    this.bytes(bytes)
+    this.write(bytes)
   }
 
   /** A frame whose payload is one number: RST_STREAM, WINDOW_UPDATE. */
@@ -77,7 +97,7 @@ export class Http2Output {
 
   ping(payload: Uint8Array, isAck: boolean): void {
     this.frame(FRAME.ping, isAck ? FLAG.ack : 0, 0, 8)
-    this.bytes(payload)
+    this.write(payload)
   }
 
   goaway(lastStream: number, code: number, why: string): void {

@@ -10,7 +10,7 @@ const OUTPUT_BYTES_MAX = 262_144
 /** What we send first: the preface as client, our settings, and the window of the whole connection (RFC 9113 3.4). */
 export const start = <O>(h2: Http2<O>): void => {
   const { limits, output, role } = h2
-  if (role === 'client') output.bytes(PREFACE)
+  if (role === 'client') output.write(PREFACE)
   const settings: [number, number][] = [
     role === 'server' ? [SETTING.maxConcurrentStreams, limits.streamsMax] : [SETTING.enablePush, 0],
     [SETTING.initialWindowSize, limits.windowBytes],
@@ -117,10 +117,15 @@ export const sendData = <O>(h2: Http2<O>, stream: Stream<O>, chunk: Buffer, last
 
 const canSend = <O>(stream: Stream<O>): boolean => stream.state === 'open' || stream.state === 'halfClosedRemote'
 
-const isBlocked = <O>(h2: Http2<O>): boolean => h2.isCongested || h2.output.length > OUTPUT_BYTES_MAX
+const isBlocked = <O>(h2: Http2<O>): boolean => h2.isCongested || h2.output.bytes > OUTPUT_BYTES_MAX
 
 /** A small piece must not keep a whole read buffer alive. */
-const owned = (chunk: Buffer): Buffer => (chunk.length * 2 < chunk.buffer.byteLength ? Buffer.from(chunk) : chunk)
+const owned = (chunk: Buffer): Buffer => {
+  if (chunk.length * 2 >= chunk.buffer.byteLength) return chunk
+  const copy = Buffer.allocUnsafeSlow(chunk.length)
+  copy.set(chunk)
+  return copy
+}
 
 const queue = <O>(h2: Http2<O>, stream: Stream<O>, rest: Buffer): void => {
   stream.queue = [owned(rest)]
@@ -312,6 +317,6 @@ const endBlock = <O>({ output }: Http2<O>, stream: number, end: number, last: bo
       stream,
       piece.length,
     )
-    output.bytes(piece)
+    output.write(piece)
   }
 }

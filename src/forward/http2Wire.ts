@@ -45,6 +45,8 @@ export class Http2Wire<O> {
   readonly #onLost: OnLost
   /** A plain socket has taken the bytes when it says so; other streams may keep them. */
   readonly #takesAtOnce: boolean
+  /** Buffers that the socket may still be writing. */
+  readonly #lent: Buffer[] = []
   #isDirty = false
   #isPaused = false
   #isClosing = false
@@ -153,18 +155,19 @@ export class Http2Wire<O> {
 
   #writeAll(): void {
     const { output } = this.h2
-    if (output.length === 0) return
+    if (output.bytes === 0) return
     const stream = this.#stream
-    if (!stream.writable) {
-      output.length = 0
-      return
+    const taken = output.take()
+    if (!stream.writable) return
+    if (taken.length === 1) stream.write(taken[0])
+    else {
+      stream.cork()
+      for (const buffer of taken) stream.write(buffer)
+      stream.uncork()
     }
-    stream.write(output.take())
+    if (this.#takesAtOnce) this.#lent.push(...taken)
     const left = stream.writableLength
-    if (left === 0) {
-      if (this.#takesAtOnce) output.giveBack()
-      return
-    }
+    if (left === 0) return this.#takeBack()
     if (left > CONGESTED_BYTES) this.h2.isCongested = true
     if (left > STUFFED_BYTES && !this.#isPaused) {
       this.#isPaused = true
@@ -172,8 +175,16 @@ export class Http2Wire<O> {
     }
   }
 
+  /** The system has taken all that was written. */
+  #takeBack(): void {
+    if (this.#lent.length === 0) return
+    this.h2.output.giveBack(this.#lent)
+    this.#lent.length = 0
+  }
+
   #drained(): void {
     if (this.#isOver) return
+    this.#takeBack()
     this.h2.isCongested = false
     if (this.#isPaused) {
       this.#isPaused = false

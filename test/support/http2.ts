@@ -205,7 +205,7 @@ export const record = <O = undefined>(role: Role, options: RecordOptions<O> = {}
     { ...HTTP2_LIMITS, ...options.limits },
   )
   start(h2)
-  const taken = (): Buffer => h2.output.take()
+  const taken = (): Buffer => Buffer.concat(h2.output.take())
   const out = (): string[] => frames(skipPreface(taken())).map(describeFrame)
   const feed = (...bytes: Buffer[]): string[] => {
     for (const piece of bytes)
