@@ -4,6 +4,7 @@ import { type Command, helpOf, type Io, parseCommand, UsageError } from './net/c
 // Each command is loaded only when it is called: `sluice check` needs no proxy, and start-up time is part of the contract.
 const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
   serve: async () => (await import('./serveCommand.ts')).serveCommand,
+  replay: async () => (await import('./replayCommand.ts')).replayCommand,
   redirect: async () => (await import('./admin/redirectCommand.ts')).redirectCommand,
   check: async () => (await import('./admin/checkCommand.ts')).checkCommand,
   explain: async () => (await import('./admin/explainCommand.ts')).explainCommand,

@@ -1,6 +1,4 @@
 import { EventEmitter, once } from 'node:events'
-import { existsSync } from 'node:fs'
-import { fileURLToPath } from 'node:url'
 import manifest from '../package.json' with { type: 'json' }
 import { type Listening, listen } from './accept/listen.ts'
 import { ownAddresses } from './accept/ownAddresses.ts'
@@ -8,10 +6,11 @@ import { keepPolicy, loadPolicy, problemsOf, type Reload } from './admin/livePol
 import { adminRoutes } from './admin/routes.ts'
 import { startAdmin } from './admin/server.ts'
 import { listenersOf } from './config.ts'
+import { configPaths } from './configPaths.ts'
 import { loadShim } from './native/shim.ts'
 import { formatAddress } from './net/address.ts'
 import { systemClock } from './net/clock.ts'
-import { type Arguments, type Command, type Io, repeated } from './net/commandLine.ts'
+import type { Arguments, Command, Io } from './net/commandLine.ts'
 import { tcpDialer } from './net/dial.ts'
 import { readSecret } from './net/secret.ts'
 import { formatDiagnostic } from './policy/diagnostic.ts'
@@ -86,16 +85,6 @@ const run = async (args: Arguments, io: Io): Promise<number> => {
 
 const listed = (listening: readonly Listening[]): string =>
   listening.length === 0 ? 'nothing' : listening.map(({ address }) => formatAddress(address)).join(', ')
-
-const PACKAGED_POLICY = fileURLToPath(new URL('../policy/default.yaml', import.meta.url))
-
-/** What was asked for, or the directory of the connector contract, or the policy that comes with Sluice. */
-const configPaths = (args: Arguments, { env }: Io): readonly string[] => {
-  const given = repeated(args, 'config')
-  if (given.length > 0) return given
-  const directory = env.HASURA_CONFIGURATION_DIRECTORY ?? '/etc/connector'
-  return existsSync(directory) ? [directory] : [PACKAGED_POLICY]
-}
 
 const reloaded = (reload: Reload, log: Log, ledger: Ledger): void => {
   if (reload.is === 'kept')

@@ -8,8 +8,8 @@ import { test } from 'tap'
  */
 const LINES = [
   ['main.ts'],
-  ['serveCommand.ts'], // what main.ts would be without its table of commands: it introduces the accepters to each other
-  ['config.ts'],
+  ['serveCommand.ts', 'replayCommand.ts'], // what main.ts would be without its table of commands: it introduces the accepters to each other
+  ['config.ts', 'configPaths.ts'],
   ['accept', 'gateway', 'callback', 'command', 'admin'],
   ['proxy.ts'],
   ['forward'],

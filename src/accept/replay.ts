@@ -1,0 +1,177 @@
+import { Duplex } from 'node:stream'
+import type { Packet } from '../codec/capture.ts'
+import {
+  type ConversationEvent,
+  conversationReader,
+  type Flow,
+  type Missing,
+  type Side,
+} from '../codec/conversation.ts'
+import type { Dial, Direction } from '../net/connection.ts'
+import type { Policy } from '../policy/policy.ts'
+import { serve } from '../proxy.ts'
+import { createLedger } from '../telemetry/ledger.ts'
+import type { Outcome } from '../telemetry/outcome.ts'
+import { type VirtualClock, virtualClock } from './virtualClock.ts'
+
+/** One conversation of a capture, and what Sluice would have made of it. */
+export interface Replayed {
+  readonly flow: Flow
+  readonly outcome: Outcome
+  readonly missing: readonly Missing[]
+}
+
+export interface ReplayOptions {
+  readonly policy: Policy
+  readonly directionOf: (flow: Flow) => Direction
+}
+
+const WAITS_MAX = 32 // timers that one wait may run: detection and dialling have three
+const UNHEARD_BYTES_MAX = 1_048_576 // of a server to which nobody has been connected yet
+
+/**
+ * Replays captured conversations through `serve`, the same code as a live socket: each one is an accepted connection
+ * whose Dial leads to the server side of the same capture. Time is the capture's, one clock for each conversation, so
+ * that neither the others in the file nor the speed of this machine change what is decided.
+ */
+export const replay = (options: ReplayOptions): Replay => {
+  const reader = conversationReader()
+  const conversations = new Map<Flow, Conversation>()
+  const hear = async (events: readonly ConversationEvent[]): Promise<Replayed[]> => {
+    const done: Replayed[] = []
+    for (const event of events) {
+      if (event.is === 'opened') conversations.set(event.flow, await begin(event.flow, options))
+      else await conversations.get(event.flow)?.hear(event)
+      if (event.is !== 'closed') continue
+      const conversation = conversations.get(event.flow)
+      conversations.delete(event.flow)
+      if (conversation) done.push({ ...event, outcome: await conversation.end() })
+    }
+    return done
+  }
+  return { packet: (packet) => hear(reader.push(packet)), end: () => hear(reader.end()) }
+}
+
+/** Packets in, and each conversation once it is over. Wait for one call before the next: it bounds what is held. */
+export interface Replay {
+  readonly packet: (packet: Packet) => Promise<readonly Replayed[]>
+  /** The capture is over: so are the conversations that were open. */
+  readonly end: () => Promise<readonly Replayed[]>
+}
+
+interface Conversation {
+  readonly hear: (event: ConversationEvent) => Promise<void>
+  readonly end: () => Promise<Outcome>
+}
+
+const begin = async (flow: Flow, { policy, directionOf }: ReplayOptions): Promise<Conversation> => {
+  const clock = virtualClock(flow.startedAt)
+  const ledger = createLedger(clock)
+  const sides = { client: recorded(), server: recorded() }
+  let isDialled = false
+  let outcome: Outcome | undefined
+  let bug: unknown
+
+  const dial: Dial = async () => {
+    if (isDialled)
+      throw Object.assign(new Error('the capture holds one connection to a server'), { code: 'ECONNREFUSED' })
+    isDialled = true
+    return sides.server.stream
+  }
+  const direction = directionOf(flow)
+  serve(
+    { direction, peer: flow.client, destination: flow.server, stream: sides.client.stream, listener: 'replay' },
+    { policy: () => policy, dial, clock, random: () => 0.5, ledger, isOwn: () => false },
+  ).then(
+    (ended) => {
+      outcome = ended
+    },
+    (error) => {
+      bug = error
+    },
+  )
+  const [life] = ledger.open
+  const isOver = () => outcome !== undefined || bug !== undefined
+  const isDecided = () => isOver() || life?.detected !== undefined
+  const time = timeOf(clock)
+  await turn()
+
+  return {
+    async hear(event) {
+      await time.goTo(event.time)
+      if (isOver() || event.is === 'opened' || event.is === 'closed') return
+      // What one side says may be an answer to what the other one said before. Whoever waits for that to arrive, in a
+      // live connection, waits as long as Sluice holds it back; so the clock goes on until it does not.
+      if (event.from === 'client' && sides.server.spoke) await time.goUntil(() => isOver() || isDialled)
+      if (event.from === 'server' && sides.client.spoke) await time.goUntil(isDecided)
+      if (event.from === 'server' && !isDialled && sides.server.waiting() > UNHEARD_BYTES_MAX) return
+      sides[event.from].play(event)
+      await turn()
+    },
+    async end() {
+      for (const side of ['client', 'server'] satisfies Side[]) sides[side].finish()
+      await time.goUntil(isOver)
+      sides.client.stream.destroy()
+      sides.server.stream.destroy()
+      await turn()
+      if (outcome === undefined) throw bug ?? new Error('serve did not end when both sides had')
+      return outcome
+    },
+  }
+}
+
+/** Lets everything run that can run without more time: all promises, then every event of the streams. */
+const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve))
+
+/** Moves a clock, timer by timer, and lets each one's consequences happen before the next. */
+const timeOf = (clock: VirtualClock) => {
+  let behind = 0 // how far the capture's time is behind the clock's, which sometimes had to go on alone
+  const runNext = async (until: number): Promise<boolean> => {
+    const due = clock.next()
+    if (due === undefined || due > until) return false
+    clock.moveTo(due)
+    await turn()
+    return true
+  }
+  return {
+    async goTo(captured: number): Promise<void> {
+      const to = captured + behind
+      while (await runNext(to)) {}
+      clock.moveTo(to)
+    },
+    async goUntil(isSo: () => boolean): Promise<void> {
+      const from = clock.now()
+      for (let waits = 0; waits < WAITS_MAX && !isSo(); waits++) if (!(await runNext(Number.POSITIVE_INFINITY))) break
+      behind += clock.now() - from
+    },
+  }
+}
+
+type Told = ConversationEvent & { readonly is: 'data' | 'ended' | 'reset' }
+
+/** One side of a recorded connection as a stream: it says what it said, and takes whatever it is told. */
+const recorded = () => {
+  let spoke = false
+  let finished = false
+  const stream = new Duplex({ read() {}, write: (_chunk, _encoding, done) => done() })
+  stream.on('error', () => {})
+  const finish = () => {
+    if (!finished && !stream.destroyed) stream.push(null)
+    finished = true
+  }
+  return {
+    stream,
+    get spoke() {
+      return spoke
+    },
+    waiting: () => stream.readableLength,
+    finish,
+    play(event: Told) {
+      spoke = true
+      if (finished || stream.destroyed) return
+      if (event.is === 'data') stream.push(Buffer.from(event.bytes))
+      else if (event.is === 'ended') finish()
+      else stream.destroy(Object.assign(new Error('read ECONNRESET'), { code: 'ECONNRESET' }))
+    },
+  }
+}

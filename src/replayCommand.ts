@@ -1,0 +1,121 @@
+import { createReadStream } from 'node:fs'
+import { type Replayed, type ReplayOptions, replay } from './accept/replay.ts'
+import { loadPolicy, problemsOf } from './admin/livePolicy.ts'
+import { captureReader } from './codec/capture.ts'
+import type { Flow } from './codec/conversation.ts'
+import { isKnownLinkType } from './codec/linkLayer.ts'
+import { configPaths } from './configPaths.ts'
+import type { Address } from './net/address.ts'
+import { type Arguments, type Command, type Io, repeated, UsageError } from './net/commandLine.ts'
+import { ProtocolError } from './net/protocolError.ts'
+import { formatDiagnostic } from './policy/diagnostic.ts'
+import { outcomeText } from './telemetry/outcomeText.ts'
+
+const READ_BYTES = 262_144 // the most of a file that is in memory, besides what a conversation holds back
+
+/** `sluice replay`. */
+export const replayCommand: Command = {
+  name: 'replay',
+  summary: 'say what Sluice would have made of the connections in a capture',
+  usage: 'FILE… [--config PATH…] [--workload ADDRESS…] [--json]',
+  options: {
+    config: { value: 'PATH', multiple: true, help: 'a policy file, or a directory of them; as for sluice serve' },
+    workload: {
+      value: 'ADDRESS',
+      multiple: true,
+      help: 'an IP address of the workload: connections to it are inbound, all others outbound',
+    },
+    json: { help: 'one JSON object a connection' },
+  },
+  examples: [
+    'tcpdump -i any -w trouble.pcap tcp && sluice replay trouble.pcap',
+    'sluice replay --config policy/ --workload 10.1.2.3 --json trouble.pcap | jq .protocol',
+  ],
+  run: (args, io) => run(args, io),
+}
+
+const run = async (args: Arguments, io: Io): Promise<number> => {
+  if (args.positionals.length === 0) throw new UsageError('which capture? Name a pcap or pcapng file')
+  const loaded = await loadPolicy(configPaths(args, io))
+  if (loaded.is === 'mistaken') {
+    io.err(`${problemsOf(loaded).join('\n')}\n`)
+    return 1
+  }
+  for (const warning of loaded.warnings) io.err(`${formatDiagnostic(warning)}\n`)
+  const workload = new Set(repeated(args, 'workload'))
+  const options: ReplayOptions = {
+    policy: loaded.policy,
+    directionOf: ({ server }) => (workload.has(server.host) ? 'inbound' : 'outbound'),
+  }
+  const textOf = args.values.json === true ? jsonOf : lineOf
+  let problems = 0
+  for (const file of args.positionals) {
+    const problem = await replayFile(file, options, (replayed) => io.out(`${textOf(file, replayed)}\n`))
+    if (problem === undefined) continue
+    io.err(`sluice replay: ${file}: ${problem}\n`)
+    problems++
+  }
+  return problems === 0 ? 0 : 1
+}
+
+/** Replays one file as far as it can be read; says what stopped it before its end. */
+export const replayFile = async (
+  file: string,
+  options: ReplayOptions,
+  hear: (replayed: Replayed) => void,
+): Promise<string | undefined> => {
+  const capture = captureReader()
+  const conversations = replay(options)
+  const unknown = new Map<number, number>()
+  let problem: string | undefined
+  try {
+    for await (const chunk of createReadStream(file, { highWaterMark: READ_BYTES })) {
+      for (const packet of capture.push(chunk as Buffer)) {
+        if (!isKnownLinkType(packet.linkType)) unknown.set(packet.linkType, (unknown.get(packet.linkType) ?? 0) + 1)
+        for (const replayed of await conversations.packet(packet)) hear(replayed)
+      }
+    }
+    capture.end()
+  } catch (error) {
+    // A file that cannot be read, or not to its end. Anything else is a bug.
+    if (!(error instanceof ProtocolError) && (error as NodeJS.ErrnoException).syscall === undefined) throw error
+    problem = (error as Error).message
+  }
+  for (const replayed of await conversations.end()) hear(replayed)
+  const skipped = [...unknown].map(([linkType, packets]) => `${packets} packets of link type ${linkType} were skipped`)
+  return [...(problem === undefined ? [] : [problem]), ...skipped].join('; ') || undefined
+}
+
+const MISSING = { start: 'its beginning', bytes: 'some bytes', side: 'one side', end: 'its end' }
+
+const lineOf = (file: string, { outcome, missing }: Replayed): string => {
+  const incomplete =
+    missing.length === 0 ? '' : `  not in the capture: ${missing.map((what) => MISSING[what]).join(', ')}`
+  return `${file}: ${outcomeText(outcome)}${incomplete}`
+}
+
+/** Keys in the order of the documentation; what is unknown is absent. */
+const jsonOf = (file: string, { flow, outcome, missing }: Replayed): string => {
+  const { direction, protocols, reason, sni, alpn, http, result, rules, bytes, ended } = outcome
+  const named = Object.entries(rules).filter(([, rule]) => rule.line > 0)
+  return JSON.stringify({
+    file,
+    flow: flowText(flow),
+    direction,
+    protocol: protocols[0],
+    reason,
+    sni,
+    alpn,
+    http: http && { ...http, version: `HTTP/${http.version}` },
+    verdict: result,
+    rules: Object.fromEntries(named),
+    bytes,
+    ended,
+    complete: missing.length === 0,
+    missing: missing.length === 0 ? undefined : missing,
+  })
+}
+
+/** `client>server`, as other tools write flows: no brackets around IPv6. */
+const flowText = ({ client, server }: Flow): string => `${plain(client)}>${plain(server)}`
+const plain = ({ host, port }: Address): string => `${host}:${port}`
