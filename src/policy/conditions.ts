@@ -12,11 +12,13 @@ import { peer } from './conditions/peer.ts'
 import { port } from './conditions/port.ts'
 import { protocol } from './conditions/protocol.ts'
 import { sni } from './conditions/sni.ts'
+import { source } from './conditions/source.ts'
 import type { Shape } from './shape.ts'
 
 /** The keys of `when`, cheapest to test first. One file and one line each. */
 export const CONDITIONS = {
   direction,
+  source,
   port,
   protocol,
   destination,

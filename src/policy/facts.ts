@@ -7,6 +7,8 @@ export type Protocol = 'tls' | 'http1' | 'http2' | 'opaque'
 /** What is known of a connection when the policy is asked. Undefined: not known yet. Null: known to be absent. */
 export interface Facts {
   readonly direction: Direction
+  /** Who opened it. Undefined: the workload, or for inbound the world; `command`: a command of the connector. */
+  readonly source?: 'command'
   readonly peer: Address
   readonly destination: Address
   readonly protocol?: Protocol

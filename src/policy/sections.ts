@@ -1,6 +1,7 @@
 import type * as v from 'valibot'
 import { admin } from './sections/admin.ts'
 import { certificates } from './sections/certificates.ts'
+import { commands } from './sections/commands.ts'
 import { listeners } from './sections/listeners.ts'
 import { log } from './sections/log.ts'
 import { processLimits } from './sections/processLimits.ts'
@@ -8,7 +9,7 @@ import type { Section } from './sections/section.ts'
 import type { Shape } from './shape.ts'
 
 /** The top-level keys of a document beside apiVersion, defaults and rules. One file and one line each. */
-export const SECTIONS = { listeners, limits: processLimits, certificates, admin, log }
+export const SECTIONS = { listeners, limits: processLimits, certificates, admin, log, commands }
 
 export type SectionName = keyof typeof SECTIONS
 

@@ -1,0 +1,34 @@
+import { createHash, timingSafeEqual } from 'node:crypto'
+import type { IncomingHttpHeaders } from 'node:http'
+
+/** Which locks a route has. The API key is for the callers of commands, the token for everybody. */
+export interface Locks {
+  readonly token: string | undefined
+  readonly apiKey: string | undefined
+}
+
+/** The header that carries the API key. */
+export const API_KEY_HEADER = 'spiff-connector-proxy-api-key'
+
+/** What a request lacks. */
+export type Missing = 'token' | 'apiKey'
+
+/** What a request to a route lacks, if anything. Decided by its head alone, before a byte of its body is read. */
+export const missing = (locks: Locks, needsApiKey: boolean, headers: IncomingHttpHeaders): Missing | undefined => {
+  if (locks.token !== undefined && !isSame(bearer(headers.authorization), locks.token)) return 'token'
+  if (needsApiKey && locks.apiKey !== undefined && !isSame(one(headers[API_KEY_HEADER]), locks.apiKey)) return 'apiKey'
+  return undefined
+}
+
+/** The scheme is compared without case (RFC 9110 11.1), the token with it. */
+const bearer = (authorization: string | undefined): string | undefined =>
+  /^bearer +(\S+)$/i.exec(authorization ?? '')?.[1]
+
+const one = (value: string | string[] | undefined): string | undefined =>
+  typeof value === 'string' ? value : undefined
+
+/** Digests have one length and are compared in one time, whatever is given. */
+const isSame = (given: string | undefined, expected: string): boolean =>
+  timingSafeEqual(digest(given ?? ''), digest(expected)) && given !== undefined
+
+const digest = (text: string): Buffer => createHash('sha256').update(text).digest()
