@@ -47,10 +47,12 @@ export const createConnectorServer = (parts: ServerParts): ConnectorServer => {
       keepAliveTimeout: 60_000,
     },
     (request, response) => {
-      handle(parts, request, response, ending.signal).catch((thrown: Error) => {
-        parts.broke(thrown)
-        response.destroy()
-      })
+      handle(parts, request, response, { ending: ending.signal, isClosing: () => !server.listening }).catch(
+        (thrown: Error) => {
+          parts.broke(thrown)
+          response.destroy()
+        },
+      )
     },
   )
   // `100 Continue` is sent once somebody wants the body, so a caller without a key never sends it.
@@ -96,16 +98,22 @@ const listen = (server: Server, at: Address): Promise<Address> =>
     })
   })
 
+/** Whether the server is on its way out: taking no more, and then cancelling what runs. */
+interface Life {
+  readonly isClosing: () => boolean
+  readonly ending: AbortSignal
+}
+
 const handle = async (
   parts: ServerParts,
   request: IncomingMessage,
   response: ServerResponse,
-  ending: AbortSignal,
+  life: Life,
 ): Promise<void> => {
   request.on('error', () => {})
   response.on('error', () => {})
   const path = (request.url ?? '/').split('?', 1)[0] || '/'
-  const answer = await answerOf(parts, request, response, path, ending)
+  const answer = await answerOf(parts, request, response, path, life.ending)
   if (response.destroyed) return
   if (!request.complete) discardRest(parts.clock, request, response)
   response.writeHead(answer.status, {
@@ -115,6 +123,8 @@ const handle = async (
     'x-content-type-options': 'nosniff',
     ...corsFields(parts.cors, request.headers.origin),
     ...answer.headers,
+    // A connection kept open would hold up the end.
+    ...(life.isClosing() ? { connection: 'close' } : {}),
   })
   response.end(request.method === 'HEAD' ? undefined : answer.text)
 }
