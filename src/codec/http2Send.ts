@@ -171,7 +171,7 @@ const writeChunk = <O>(h2: Http2<O>, stream: Stream<O>, chunk: Buffer, bytesMax:
     const end = Math.min(at + FRAME_BYTES, bytes)
     h2.output.data(stream.id, at === 0 && end === chunk.length ? chunk : chunk.subarray(at, end), last && end === bytes)
     // A frame that the window cut short earns nothing: windows of one byte are an attack.
-    if (end === chunk.length || end - at >= 1024) earnChatter(h2.patience)
+    if (end === chunk.length || end - at >= 256) earnChatter(h2.patience)
   }
   stream.sendWindow -= bytes
   h2.sendWindow -= bytes
