@@ -5,12 +5,13 @@ import type { Sections } from './policy/sections.ts'
 /** One listener for each address that the document names; the name is what the log shows. */
 export const listenersOf = ({ listeners }: Sections): ListenerOptions[] =>
   (['outbound', 'inbound'] satisfies Direction[]).flatMap((direction) => {
-    const { address, maxConnections, destination } = listeners[direction]
+    const { address, maxConnections, proxyProtocol, destination } = listeners[direction]
     return address.map((each) => ({
       name: direction,
       direction,
       address: each,
       maxConnections,
+      proxyProtocol,
       ...(destination && { destination }),
     }))
   })

@@ -1,6 +1,7 @@
 import type { Duplex } from 'node:stream'
 import type { Detection } from './detect/detect.ts'
 import { peek } from './detect/peek.ts'
+import { announcing } from './forward/announce.ts'
 import { dialWhileSilent, discard } from './forward/earlyDial.ts'
 import { http1 } from './forward/http1.ts'
 import { http2 } from './forward/http2.ts'
@@ -127,7 +128,8 @@ const detected = async (
     serverSpoke: (spoke) => {
       if (!dialsEarly(policy, facts)) return () => {}
       const [to = destination] = upstreamAddresses(verdict, destination)
-      early = dialWhileSilent(to, dial, clock, settled(verdict['limits.connect']), spoke)
+      const tellingDial = announcing(dial, settled(verdict['upstream.proxyProtocol']), connection)
+      early = dialWhileSilent(to, tellingDial, clock, settled(verdict['limits.connect']), spoke)
       return early
     },
   })

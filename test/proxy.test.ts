@@ -4,6 +4,7 @@ import { connect, type Socket } from 'node:net'
 import { test } from 'tap'
 import { type ListenerOptions, listen } from '../src/accept/listen.ts'
 import { ownAddresses } from '../src/accept/ownAddresses.ts'
+import { writeProxyHeader } from '../src/codec/proxyHeader.ts'
 import type { Address } from '../src/net/address.ts'
 import type { World } from '../src/proxy.ts'
 import type { Outcome } from '../src/telemetry/outcome.ts'
@@ -240,4 +241,50 @@ test('a bug in serving one connection is that connection’s end and nobody else
   assert.equal(outcome.ended, 'internalError')
   assert.equal(outcome.error?.message, 'a bug')
   sluice.close()
+})
+
+test('a PROXY header names the client, and what follows it is served; without a required one nothing is dialled', async () => {
+  const back = await upstream(echo)
+  const sluice = await front(back.address, '', {}, { proxyProtocol: 'require' })
+  const client = await caller(sluice.address)
+  client.end('PROXY TCP4 192.0.2.7 198.51.100.1 4711 80\r\n\x00payload')
+  assert.equal(await readAll(client), '\x00payload')
+  const outcome = await outcomeOf(sluice)
+  assert.deepEqual(outcome.peer, { host: '192.0.2.7', port: 4711 })
+  assert.deepEqual(outcome.upstream, back.address)
+  sluice.close()
+  back.close()
+  for (const [bytes, code] of [
+    ['GET / HTTP/1.1\r\n\r\n', 'PROXY_HEADER_MISSING'],
+    ['PROXY TCP4 x y 1 2\r\n', 'PROXY_HEADER_MALFORMED'],
+  ] as const) {
+    const strict = await front({ host: '127.0.0.1', port: 9 }, '', notDialled, { proxyProtocol: 'require' })
+    const stranger = call(strict.address)
+    stranger.write(bytes)
+    assert.equal(await untilReset(stranger), 'ECONNRESET')
+    assert.equal((await outcomeOf(strict)).error?.code, code)
+    strict.close()
+  }
+})
+
+test('an upstream is told who calls by a PROXY header, before the first byte, also when it was dialled early', async () => {
+  for (const version of ['v1', 'v2']) {
+    for (const isSilent of [false, true]) {
+      const back = await upstream(echo)
+      const policy = `rules: [{ name: tell, then: { upstream: { proxyProtocol: ${version} } } }]`
+      const sluice = await front(back.address, policy)
+      const client = await caller(sluice.address)
+      const { port = 0 } = client.address() as { port?: number }
+      // A silent client is dialled for, and the server must hear the header before it says anything.
+      if (isSilent) {
+        while (back.connections.length === 0) await new Promise(setImmediate)
+      }
+      client.end('\x00payload')
+      const answer = await readAll(client)
+      const header = writeProxyHeader(version as 'v1', { host: '127.0.0.1', port }, back.address).toString('latin1')
+      assert.equal(answer, `${header}\x00payload`)
+      sluice.close()
+      back.close()
+    }
+  }
 })

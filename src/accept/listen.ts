@@ -1,10 +1,13 @@
 import { createServer, type Server, type Socket } from 'node:net'
+import type { ProxyHeader } from '../codec/proxyHeader.ts'
 import { refuse } from '../forward/refuse.ts'
 import type { Shim } from '../native/shim.ts'
 import { type Address, formatAddress, unmapped } from '../net/address.ts'
-import type { Connection, Direction } from '../net/connection.ts'
+import type { Direction } from '../net/connection.ts'
+import type { ProtocolError } from '../net/protocolError.ts'
 import { serve, type World } from '../proxy.ts'
-import { originalDestination } from './originalDestination.ts'
+import { type Destination, originalDestination } from './originalDestination.ts'
+import { type ProxyProtocol, takeProxyHeader } from './proxyProtocol.ts'
 
 /** One listening address. */
 export interface ListenerOptions {
@@ -14,6 +17,8 @@ export interface ListenerOptions {
   readonly maxConnections: number
   /** Where every connection goes, for a listener that nothing is redirected to. */
   readonly destination?: Address
+  /** Whether connections may, or must, begin with a PROXY protocol header. */
+  readonly proxyProtocol?: ProxyProtocol
 }
 
 /** A listener at work. `close` stops accepting; connections already accepted live on. */
@@ -51,22 +56,37 @@ export const listen = (options: ListenerOptions, world: World, shim: Shim | unde
   })
 
 const accept = (socket: Socket, open: number, options: ListenerOptions, world: World, shim: Shim | undefined): void => {
-  const { name: listener, direction } = options
+  const { name: listener, direction, maxConnections, proxyProtocol = 'none' } = options
   const peer = { host: unmapped(socket.remoteAddress ?? ''), port: socket.remotePort ?? 0 }
   const local = { host: unmapped(socket.localAddress ?? ''), port: socket.localPort ?? 0 }
   const turnAway = (code: string, message: string) => {
     const life = world.ledger.begin({ direction, listener, peer, destination: local })
     world.ledger.end(life, 'refused', refuse(socket, code, message))
   }
-  const found = originalDestination(socket, shim, options.destination)
-  if (open > options.maxConnections) {
-    turnAway('LIMIT_CONNECTIONS', `listener ${listener} already has ${options.maxConnections} connections`)
-  } else if ('unknown' in found) {
-    turnAway('NO_ORIGINAL_DESTINATION', found.unknown)
-  } else {
-    const connection: Connection = { direction, listener, peer, destination: found.address, stream: socket }
-    void serve(connection, world)
+  const go = (header?: ProxyHeader) => {
+    const destination = destinationOf(found, header, world)
+    if (destination === undefined) return turnAway('NO_ORIGINAL_DESTINATION', 'unknown' in found ? found.unknown : '')
+    void serve({ direction, listener, peer: header?.source ?? peer, destination, stream: socket }, world)
   }
+  const found = originalDestination(socket, shim, options.destination)
+  if (open > maxConnections) {
+    turnAway('LIMIT_CONNECTIONS', `listener ${listener} already has ${maxConnections} connections`)
+  } else if (proxyProtocol === 'none') {
+    go()
+  } else {
+    takeProxyHeader(socket, proxyProtocol, world.clock).then(go, (error: ProtocolError) =>
+      turnAway(error.code, error.message),
+    )
+  }
+}
+
+/**
+ * Where the kernel says it was going; where it was not redirected, what a PROXY header says. Not the other way round:
+ * a load balancer writes its own address there, and dialling that would bring the connection back.
+ */
+const destinationOf = (found: Destination, header: ProxyHeader | undefined, world: World): Address | undefined => {
+  if ('unknown' in found) return header?.destination
+  return world.isOwn(found.address) ? (header?.destination ?? found.address) : found.address
 }
 
 const boundTo = (server: Server): Address => {

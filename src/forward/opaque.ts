@@ -5,6 +5,7 @@ import { dialWithin } from '../net/dial.ts'
 import { described, relay, reset } from '../net/relay.ts'
 import type { Ending } from '../net/traffic.ts'
 import { settled } from '../policy/verdict.ts'
+import { announcing } from './announce.ts'
 import { discard } from './earlyDial.ts'
 import type { Forwarder, Plan } from './plan.ts'
 
@@ -49,11 +50,12 @@ const connect = async (
     return await early.upstream
   }
   discard(early)
+  const tellingDial = announcing(dial, settled(verdict['upstream.proxyProtocol']), connection)
   let failure: unknown = new Error('the policy left no address to dial')
   for (const to of addresses) {
     life.upstream = to
     try {
-      return await dialWithin(dial, to, ms, clock, signal)
+      return await dialWithin(tellingDial, to, ms, clock, signal)
     } catch (error) {
       failure = error
       if (signal.aborted) break

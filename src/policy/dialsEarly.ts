@@ -12,6 +12,7 @@ export const dialsEarly = (policy: Policy, facts: Facts): boolean => {
   const verdict = decide(policy, facts)
   const way = settled(verdict['detect.serverFirst'])
   if (way === 'never' || verdict.upstream.is === 'waits') return false
+  if (verdict['upstream.proxyProtocol'].is === 'waits' || verdict['limits.connect'].is === 'waits') return false
   if (verdict.deny.is === 'decided') return !verdict.deny.value
   return way === 'always' || !couldDeny(policy, facts)
 }
