@@ -14,4 +14,4 @@ fi
 tsc --noEmit
 if [ $# -gt 0 ]; then exec node scripts/runTests.ts "$@"; fi
 mapfile -t tests < <(find test -name '*.test.ts' -not -path 'test/netns/*' -not -path 'test/live/*' | sort)
-exec node scripts/runTests.ts "${tests[@]}"
+exec node scripts/runTests.ts --timeout=60 "${tests[@]}"

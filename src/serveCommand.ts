@@ -2,12 +2,13 @@ import { EventEmitter, once } from 'node:events'
 import manifest from '../package.json' with { type: 'json' }
 import { type Listening, listen } from './accept/listen.ts'
 import { ownAddresses } from './accept/ownAddresses.ts'
+import { tunedOpener } from './accept/socketOptions.ts'
 import { keepPolicy, loadPolicy, problemsOf, type Reload } from './admin/livePolicy.ts'
 import { adminRoutes } from './admin/routes.ts'
 import { startAdmin } from './admin/server.ts'
 import { listenersOf } from './config.ts'
 import { configPaths } from './configPaths.ts'
-import { loadShim } from './native/shim.ts'
+import { loadShim, type Shim } from './native/shim.ts'
 import { formatAddress } from './net/address.ts'
 import { systemClock } from './net/clock.ts'
 import type { Arguments, Command, Io } from './net/commandLine.ts'
@@ -49,11 +50,12 @@ const run = async (args: Arguments, io: Io): Promise<number> => {
   const live = keepPolicy(paths, loaded, systemClock, (reload) => reloaded(reload, log, ledger))
   io.onReload(() => void live.reload())
 
+  const shim = shimOrWarning(log)
   const listening: Listening[] = []
   const admin: Listening[] = []
   const world: World = {
     policy: live.policy,
-    dial: tcpDialer(),
+    dial: tcpDialer(tunedOpener(loaded.policy.sections.sockets, shim)),
     clock: systemClock,
     random: Math.random,
     ledger,
@@ -61,7 +63,7 @@ const run = async (args: Arguments, io: Io): Promise<number> => {
   }
   const stop = new EventEmitter()
   try {
-    await listenAll(world, listening, log)
+    await listenAll(world, listening, shim, log)
     admin.push(...(await openAdmin(world, io, log, () => stop.emit('stop', 'POST /shutdown'))))
   } catch (error) {
     log.error((error as Error).message)
@@ -95,14 +97,16 @@ const reloaded = (reload: Reload, log: Log, ledger: Ledger): void => {
   ledger.recheck()
 }
 
-/** Opens every listener. Throws an Error that says what is in the way. */
-const listenAll = async (world: World, listening: Listening[], log: Log): Promise<void> => {
+const shimOrWarning = (log: Log): Shim | undefined => {
   const loaded = loadShim()
-  const shim = loaded.is === 'ready' ? loaded.value : undefined
+  if (loaded.is === 'ready') return loaded.value
+  log.warn(`${loaded.reason}\nWithout it only listeners with a fixed destination can work.`)
+  return undefined
+}
+
+/** Opens every listener. Throws an Error that says what is in the way. */
+const listenAll = async (world: World, listening: Listening[], shim: Shim | undefined, log: Log): Promise<void> => {
   const wanted = listenersOf(world.policy().sections)
-  if (loaded.is === 'missing') {
-    log.warn(`${loaded.reason}\nWithout it only listeners with a fixed destination can work.`)
-  }
   for (const options of wanted) {
     try {
       listening.push(await listen(options, world, shim))

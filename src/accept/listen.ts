@@ -8,6 +8,7 @@ import type { ProtocolError } from '../net/protocolError.ts'
 import { serve, type World } from '../proxy.ts'
 import { type Destination, originalDestination } from './originalDestination.ts'
 import { type ProxyProtocol, takeProxyHeader } from './proxyProtocol.ts'
+import { type SocketOptions, tune } from './socketOptions.ts'
 
 /** One listening address. */
 export interface ListenerOptions {
@@ -19,6 +20,7 @@ export interface ListenerOptions {
   readonly destination?: Address
   /** Whether connections may, or must, begin with a PROXY protocol header. */
   readonly proxyProtocol?: ProxyProtocol
+  readonly sockets?: SocketOptions
 }
 
 /** A listener at work. `close` stops accepting; connections already accepted live on. */
@@ -39,6 +41,7 @@ export const listen = (options: ListenerOptions, world: World, shim: Shim | unde
       socket.once('close', () => {
         open -= 1
       })
+      if (options.sockets !== undefined) tune(socket, options.sockets, shim)
       accept(socket, open, options, world, shim)
     })
     server.once('error', (error: NodeJS.ErrnoException) => {

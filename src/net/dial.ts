@@ -1,12 +1,15 @@
-import { connect, type Socket } from 'node:net'
+import { connect, type Socket, type TcpNetConnectOpts } from 'node:net'
 import type { Duplex } from 'node:stream'
 import type { Address } from './address.ts'
 import type { Clock } from './clock.ts'
 import type { Dial } from './connection.ts'
 
+/** Begins to connect, as `net.connect` does. */
+export type TcpOpener = (to: TcpNetConnectOpts) => Socket
+
 /** Dials by TCP; `open` lets a caller prepare the socket (a mark, a source address) before it connects. */
 export const tcpDialer =
-  (open: typeof connect = connect): Dial =>
+  (open: TcpOpener = connect): Dial =>
   (to, signal) =>
     new Promise((resolve, reject) => {
       if (signal?.aborted) return reject(aborted())

@@ -6,10 +6,11 @@ import { listeners } from './sections/listeners.ts'
 import { log } from './sections/log.ts'
 import { processLimits } from './sections/processLimits.ts'
 import type { Section } from './sections/section.ts'
+import { sockets } from './sections/sockets.ts'
 import type { Shape } from './shape.ts'
 
 /** The top-level keys of a document beside apiVersion, defaults and rules. One file and one line each. */
-export const SECTIONS = { listeners, limits: processLimits, certificates, admin, log, commands }
+export const SECTIONS = { listeners, limits: processLimits, certificates, admin, log, commands, sockets }
 
 export type SectionName = keyof typeof SECTIONS
 

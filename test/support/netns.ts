@@ -1,6 +1,6 @@
 import { type ChildProcess, type StdioOptions, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import type { Outcome } from '../../src/telemetry/outcome.ts'
@@ -85,6 +85,7 @@ export const labIsPossible = async (): Promise<boolean> => {
 /** Builds the lab. Whoever opens it closes it: `t.teardown(lab.close)`. */
 export const openLab = async (): Promise<Lab> => {
   const directory = mkdtempSync(join(tmpdir(), 'sluice-lab-'))
+  chmodSync(directory, 0o755) // the proxy is another user
   const first = await holder(['unshare', ...(isRoot ? [] : ['-Ur']), '-n', 'cat'])
   const enterUser = isRoot ? [] : ['nsenter', '-t', `${first.pid}`, '-U', '--preserve-credentials', '--']
   const second = await holder([...enterUser, 'unshare', '-n', 'cat'])
