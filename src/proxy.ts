@@ -12,7 +12,7 @@ import { tls } from './forward/tls.ts'
 import { type Address, formatAddress } from './net/address.ts'
 import type { Clock } from './net/clock.ts'
 import type { Connection, Dial } from './net/connection.ts'
-import { described } from './net/relay.ts'
+import { described, type Relay, relay } from './net/relay.ts'
 import type { Ending, Traffic } from './net/traffic.ts'
 import type { AspectName } from './policy/aspects.ts'
 import { decide, narrow } from './policy/decide.ts'
@@ -28,6 +28,8 @@ import type { Outcome, Result } from './telemetry/outcome.ts'
 export interface World {
   readonly policy: () => Policy
   readonly dial: Dial
+  /** Moves the bytes of opaque connections: by default through streams. */
+  readonly relay?: Relay
   readonly clock: Clock
   readonly random: () => number
   readonly ledger: Ledger
@@ -92,7 +94,17 @@ const live = async (connection: Connection, life: Life, world: World): Promise<T
   // Forward, each protocol in its own way.
   const spoken = spokenOf(seen, verdict)
   const forRequests = spoken === 'http1' || spoken === 'http2' ? narrow(policy, facts) : policy
-  const plan: Plan = { connection, facts, verdict, policy: forRequests, life, clock, random, early: seen.early }
+  const plan: Plan = {
+    connection,
+    facts,
+    verdict,
+    policy: forRequests,
+    life,
+    clock,
+    random,
+    relay: world.relay ?? relay,
+    early: seen.early,
+  }
   return FORWARDERS[spoken](seen.stream, plan, dial)
 }
 

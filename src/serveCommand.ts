@@ -8,11 +8,13 @@ import { adminRoutes } from './admin/routes.ts'
 import { startAdmin } from './admin/server.ts'
 import { listenersOf } from './config.ts'
 import { configPaths } from './configPaths.ts'
+import { loadPump } from './native/pump.ts'
 import { loadShim, type Shim } from './native/shim.ts'
 import { formatAddress } from './net/address.ts'
 import { systemClock } from './net/clock.ts'
 import type { Arguments, Command, Io } from './net/commandLine.ts'
 import { tcpDialer } from './net/dial.ts'
+import { type Relay, relay } from './net/relay.ts'
 import { readSecret } from './net/secret.ts'
 import { formatDiagnostic } from './policy/diagnostic.ts'
 import type { World } from './proxy.ts'
@@ -56,6 +58,7 @@ const run = async (args: Arguments, io: Io): Promise<number> => {
   const world: World = {
     policy: live.policy,
     dial: tcpDialer(tunedOpener(loaded.policy.sections.sockets, shim)),
+    relay: shim === undefined ? relay : pumpOrWarning(log),
     clock: systemClock,
     random: Math.random,
     ledger,
@@ -95,6 +98,14 @@ const reloaded = (reload: Reload, log: Log, ledger: Ledger): void => {
   for (const warning of reload.warnings) log.warn(formatDiagnostic(warning))
   log.info('the policy was replaced')
   ledger.recheck()
+}
+
+/** Opaque bytes never pass through Node where the pump runs. */
+const pumpOrWarning = (log: Log): Relay => {
+  const loaded = loadPump(relay)
+  if (loaded.is === 'ready') return loaded.value
+  log.warn(`${loaded.reason}\nWithout the pump opaque connections cost more CPU.`)
+  return relay
 }
 
 const shimOrWarning = (log: Log): Shim | undefined => {

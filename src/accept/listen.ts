@@ -38,11 +38,11 @@ export const listen = (options: ListenerOptions, world: World, shim: Shim | unde
       // A stream without an error listener kills the process.
       socket.on('error', () => {})
       open += 1
-      socket.once('close', () => {
+      if (options.sockets !== undefined) tune(socket, options.sockets, shim)
+      // Not the socket's close: a pumped connection goes on when its socket is gone.
+      void accept(socket, open, options, world, shim).finally(() => {
         open -= 1
       })
-      if (options.sockets !== undefined) tune(socket, options.sockets, shim)
-      accept(socket, open, options, world, shim)
     })
     server.once('error', (error: NodeJS.ErrnoException) => {
       reject(
@@ -58,7 +58,14 @@ export const listen = (options: ListenerOptions, world: World, shim: Shim | unde
     })
   })
 
-const accept = (socket: Socket, open: number, options: ListenerOptions, world: World, shim: Shim | undefined): void => {
+/** Resolves when the connection is over. */
+const accept = async (
+  socket: Socket,
+  open: number,
+  options: ListenerOptions,
+  world: World,
+  shim: Shim | undefined,
+): Promise<void> => {
   const { name: listener, direction, maxConnections, proxyProtocol = 'none' } = options
   const peer = { host: unmapped(socket.remoteAddress ?? ''), port: socket.remotePort ?? 0 }
   const local = { host: unmapped(socket.localAddress ?? ''), port: socket.localPort ?? 0 }
@@ -66,18 +73,18 @@ const accept = (socket: Socket, open: number, options: ListenerOptions, world: W
     const life = world.ledger.begin({ direction, listener, peer, destination: local })
     world.ledger.end(life, 'refused', refuse(socket, code, message))
   }
-  const go = (header?: ProxyHeader) => {
+  const go = async (header?: ProxyHeader) => {
     const destination = destinationOf(found, header, world)
     if (destination === undefined) return turnAway('NO_ORIGINAL_DESTINATION', 'unknown' in found ? found.unknown : '')
-    void serve({ direction, listener, peer: header?.source ?? peer, destination, stream: socket }, world)
+    await serve({ direction, listener, peer: header?.source ?? peer, destination, stream: socket }, world)
   }
   const found = originalDestination(socket, shim, options.destination)
   if (open > maxConnections) {
     turnAway('LIMIT_CONNECTIONS', `listener ${listener} already has ${maxConnections} connections`)
   } else if (proxyProtocol === 'none') {
-    go()
+    await go()
   } else {
-    takeProxyHeader(socket, proxyProtocol, world.clock).then(go, (error: ProtocolError) =>
+    await takeProxyHeader(socket, proxyProtocol, world.clock).then(go, (error: ProtocolError) =>
       turnAway(error.code, error.message),
     )
   }

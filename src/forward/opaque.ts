@@ -2,7 +2,7 @@ import type { Duplex } from 'node:stream'
 import { type Address, sameAddress } from '../net/address.ts'
 import type { Dial } from '../net/connection.ts'
 import { dialWithin } from '../net/dial.ts'
-import { described, relay, reset } from '../net/relay.ts'
+import { described, reset } from '../net/relay.ts'
 import type { Ending } from '../net/traffic.ts'
 import { settled } from '../policy/verdict.ts'
 import { announcing } from './announce.ts'
@@ -26,13 +26,14 @@ export const opaque: Forwarder = async (stream, plan, dial) => {
   } finally {
     stream.off('close', giveUp)
   }
-  return relay(stream, upstream, {
+  return plan.relay(stream, upstream, {
     clock,
     idleMs: settled(verdict['limits.idle']),
     halfClosedMs: settled(verdict['limits.halfClosed']),
     count: life.count,
-    onCloser: (close) => {
+    onCloser: (close, recount) => {
       life.closer = close
+      life.recount = recount
     },
   })
 }

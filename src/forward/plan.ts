@@ -2,6 +2,7 @@ import type { Duplex } from 'node:stream'
 import type { Address } from '../net/address.ts'
 import type { Clock } from '../net/clock.ts'
 import type { Connection, Dial } from '../net/connection.ts'
+import type { Relay } from '../net/relay.ts'
 import type { Traffic } from '../net/traffic.ts'
 import type { Facts } from '../policy/facts.ts'
 import type { Policy } from '../policy/policy.ts'
@@ -25,6 +26,7 @@ export interface Plan {
   readonly life: Life
   readonly clock: Clock
   readonly random: () => number
+  readonly relay: Relay
   readonly early?: EarlyDial | undefined
 }
 

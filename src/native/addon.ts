@@ -8,6 +8,19 @@ export interface Addon {
   readonly getOption: (fd: number, level: number, name: number) => number
   readonly setOption: (fd: number, level: number, name: number, value: number) => number
   readonly setLinger: (fd: number, seconds: number) => number
+  readonly pumpStart: (pipesMax: number, ended: () => void) => number
+  readonly pumpAdd: (
+    clientFd: number,
+    upstreamFd: number,
+    toClient: Buffer | undefined,
+    toUpstream: Buffer | undefined,
+    idleMs: number,
+    halfClosedMs: number,
+  ) => number
+  readonly pumpTakeEnded: (rows: Float64Array) => number
+  readonly pumpCount: (id: number, counts: Float64Array) => void
+  readonly pumpClose: (id: number) => void
+  readonly pumpHold: (hold: boolean) => void
   readonly SOL_SOCKET: number
   readonly SO_MARK: number
   readonly SO_KEEPALIVE: number

@@ -5,41 +5,15 @@
  * turns minus errno into an Error with a code. Nothing here allocates, keeps state or blocks.
  */
 #define _GNU_SOURCE
-#define NAPI_VERSION 8
+#include "addon.h"
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <node_api.h>
-#include <stdbool.h>
-#include <stdint.h>
 #include <string.h>
 #include <sys/socket.h>
 
 enum { ORIGINAL_DST = 80 }; /* SO_ORIGINAL_DST and IP6T_SO_ORIGINAL_DST, from headers that clash with netinet/in.h. */
-
-/* Reads `count` integers from the arguments; false, with a TypeError thrown, when there are fewer or other things. */
-static bool integers(napi_env env, napi_callback_info info, size_t count, int32_t *out) {
-  napi_value argv[4];
-  size_t argc = 4;
-  if (napi_get_cb_info(env, info, &argc, argv, NULL, NULL) != napi_ok || argc < count) {
-    napi_throw_type_error(env, NULL, "too few arguments");
-    return false;
-  }
-  for (size_t i = 0; i < count; i++) {
-    if (napi_get_value_int32(env, argv[i], &out[i]) != napi_ok) {
-      napi_throw_type_error(env, NULL, "not a number");
-      return false;
-    }
-  }
-  return true;
-}
-
-static napi_value number(napi_env env, int64_t value) {
-  napi_value result = NULL;
-  napi_create_int64(env, value, &result);
-  return result;
-}
 
 /* originalDestination(fd, level): [host, port], or minus errno. `level` is SOL_IP or SOL_IPV6. */
 static napi_value original_destination(napi_env env, napi_callback_info info) {
@@ -99,17 +73,11 @@ static napi_value set_linger(napi_env env, napi_callback_info info) {
   return number(env, setsockopt(argv[0], SOL_SOCKET, SO_LINGER, &linger, sizeof linger) == 0 ? 0 : -errno);
 }
 
-static void add_function(napi_env env, napi_value exports, const char *name, napi_callback run) {
-  napi_value function;
-  napi_create_function(env, name, NAPI_AUTO_LENGTH, run, NULL, &function);
-  napi_set_named_property(env, exports, name, function);
-}
-
 static void add_constant(napi_env env, napi_value exports, const char *name, int32_t value) {
   napi_set_named_property(env, exports, name, number(env, value));
 }
 
-NAPI_MODULE_INIT() {
+void shim_exports(napi_env env, napi_value exports) {
   add_function(env, exports, "originalDestination", original_destination);
   add_function(env, exports, "getOption", get_option);
   add_function(env, exports, "setOption", set_option);
@@ -127,5 +95,4 @@ NAPI_MODULE_INIT() {
   add_constant(env, exports, "TCP_KEEPIDLE", TCP_KEEPIDLE);
   add_constant(env, exports, "TCP_KEEPINTVL", TCP_KEEPINTVL);
   add_constant(env, exports, "TCP_KEEPCNT", TCP_KEEPCNT);
-  return exports;
 }

@@ -44,7 +44,8 @@ export const fdOf = (socket: object): number | undefined => {
   return fd !== undefined && fd >= 0 ? fd : undefined
 }
 
-const shimOf = (addon: Addon): Shim => {
+/** The typed face of a loaded addon. */
+export const shimOf = (addon: Addon): Shim => {
   const get = (fd: number, level: number, name: number): number =>
     checked('getsockopt', addon.getOption(fd, level, name))
   const set = (fd: number, level: number, name: number, value: number): void => {

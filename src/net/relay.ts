@@ -13,16 +13,20 @@ export interface RelayOptions {
   readonly halfClosedMs: number
   /** Live byte counts: the relay adds to them. */
   readonly count: { sent: number; received: number }
-  /** Is given a function that ends the relay early, for drain and policy changes. */
-  readonly onCloser?: (close: (why: Ending) => void) => void
+  /** Is given a function that ends the relay early, for drain and policy changes; and, by a relay which does not keep
+   *  `count` up to date by itself, one that does it now. */
+  readonly onCloser?: (close: (why: Ending) => void, recount?: () => void) => void
 }
+
+/** Moves bytes both ways until both sides have said goodbye. There are two: this one, and the pump of the shim. */
+export type Relay = (client: Duplex, upstream: Duplex, options: RelayOptions) => Promise<Traffic>
 
 /**
  * Moves bytes both ways until both sides have said goodbye. Keeps half-close, back-pressure and resets: an end is passed
  * on as an end, a reset as a reset (RFC 9293 section 3.5.2) once the bytes before it are flushed. Both streams are
  * destroyed when it resolves. Never rejects.
  */
-export const relay = (client: Duplex, upstream: Duplex, options: RelayOptions): Promise<Traffic> =>
+export const relay: Relay = (client, upstream, options) =>
   new Promise((resolve) => {
     const { clock, count } = options
     let lastByteAt = clock.now()

@@ -16,7 +16,13 @@ export class Life {
   readonly protocols: string[] = []
   rules: Readonly<Record<string, RuleName>> = {}
   /** Live payload bytes: client to upstream, and back. */
-  readonly count = { sent: 0, received: 0 }
+  get count(): { sent: number; received: number } {
+    this.recount?.()
+    return this.#count
+  }
+  /** Brings the count up to date, where the bytes pass elsewhere. */
+  recount: (() => void) | undefined
+  readonly #count = { sent: 0, received: 0 }
   reason: string | undefined
   detected: Outcome['detected'] | undefined
   sni: string | undefined

@@ -479,8 +479,8 @@ static void start_life(struct live *live, uint64_t serial) {
   for (size_t i = 0; i < length; i++) head[i] = byte_at(live->app[0].out_stream, i);
   connection.to_upstream = (struct pump_bytes){head, length};
   live->app[0].sent = length;
-  connection.idle_ms = 5000;
-  connection.half_closed_ms = 5000;
+  connection.idle_ms = 60000;
+  connection.half_closed_ms = 60000;
   int64_t added = pump_add(pump, &connection);
   CHECK(added >= 0);
   live->id = (uint32_t)added;
@@ -557,6 +557,7 @@ static void end_life(struct live *live) {
     CHECK(upstream_app->sent == upstream_app->to_send && client_app->got == upstream_app->sent);
     CHECK(report->sent == client_app->sent && report->received == upstream_app->sent);
   }
+  if (!live->killed && report->end != PUMP_CLOSED) fprintf(stderr, "ended %u error %d\n", report->end, report->error);
   CHECK(live->killed || report->end == PUMP_CLOSED);
   CHECK(report->sent <= client_app->sent && report->sent >= upstream_app->got);
   CHECK(report->received <= upstream_app->sent && report->received >= client_app->got);
@@ -590,7 +591,7 @@ static void stress(uint64_t seconds, uint64_t seed, uint32_t pipes_max) {
         live_count++;
       }
       for (int side = 0; side < 2; side++) did |= app_turn(live, &live->app[side]);
-      if (!live->killed && !live->ended && roll(1000) == 0) kill_somehow(live);
+      if (!live->killed && !live->ended && roll(200) == 0) kill_somehow(live);
       if (live->ended && all_read(live)) {
         end_life(live);
         live_count--;
