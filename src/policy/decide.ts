@@ -1,5 +1,6 @@
 import type { Facts } from './facts.ts'
-import { type Policy, type Rule, settle, type Test } from './policy.ts'
+import type { Policy, Rule } from './policy.ts'
+import { narrowSet, visitPossible } from './ruleIndex.ts'
 import type { Decision, Verdict } from './verdict.ts'
 
 /**
@@ -11,17 +12,17 @@ export const decide = (policy: Policy, facts: Facts): Verdict => {
   const base = policy.base as Readonly<Record<string, Decision<unknown>>>
   let verdict: Record<string, Decision<unknown>> | undefined
   let open = policy.openAspects
-  for (const rule of policy.open) {
+  visitPossible(policy.open, policy.candidates, policy.indexes, facts, (rule) => {
     const matches = ruleMatches(rule, facts)
-    if (matches === false) continue
+    if (matches === false) return false
     verdict ??= { ...base }
     for (const aspect of rule.aspects) {
       if (verdict[aspect] !== base[aspect]) continue
       verdict[aspect] = matches ? rule.decisions[aspect]! : rule.waits
       open--
     }
-    if (open === 0) break
-  }
+    return open === 0
+  })
   return (verdict ?? base) as unknown as Verdict
 }
 
@@ -37,22 +38,12 @@ export const ruleMatches = (rule: Rule, facts: Facts): boolean | undefined => {
 }
 
 /**
- * The same policy for connections of which at least these facts are true: rules they exclude are gone, conditions they
- * meet are dropped. It answers as the whole policy does for the same facts and more, as long as none of them changes:
- * narrow again, from the whole policy, where one does (what is spoken inside TLS).
+ * The same policy for connections of which at least these facts are true, without the rules that these exclude. It
+ * answers as the whole policy does for the same facts and more, as long as none of them changes: narrow again, from the
+ * whole policy, where one does (what is spoken inside TLS).
  */
 export const narrow = (policy: Policy, facts: Facts): Policy => ({
   ...policy,
-  ...settle(policy.base, policy.open, (rule) => remainingTests(rule, facts)),
+  candidates: narrowSet(policy.candidates, policy.indexes, facts),
+  indexes: policy.indexes.filter((index) => index.find(facts) === undefined),
 })
-
-const remainingTests = (rule: Rule, facts: Facts): readonly Test[] | undefined => {
-  let left: Test[] | undefined
-  for (let i = 0; i < rule.tests.length; i++) {
-    const holds = rule.tests[i]!.holds(facts)
-    if (holds === false) return undefined
-    if (holds === true) left ??= rule.tests.slice(0, i)
-    else left?.push(rule.tests[i]!)
-  }
-  return left ?? rule.tests
-}

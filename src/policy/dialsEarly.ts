@@ -1,6 +1,7 @@
 import { decide, ruleMatches } from './decide.ts'
 import type { Facts } from './facts.ts'
 import type { Policy } from './policy.ts'
+import { visitPossible } from './ruleIndex.ts'
 import { settled } from './verdict.ts'
 
 /**
@@ -18,12 +19,14 @@ export const dialsEarly = (policy: Policy, facts: Facts): boolean => {
 }
 
 const couldDeny = (policy: Policy, facts: Facts): boolean => {
-  for (const rule of policy.open) {
-    const denies = rule.decisions.deny
-    if (denies?.is !== 'decided') continue
+  let answer = policy.base.deny.is === 'decided' && policy.base.deny.value
+  visitPossible(policy.open, policy.candidates, policy.indexes, facts, (rule) => {
+    const says = rule.aspects.includes('deny') ? rule.decisions.deny : undefined
+    if (says?.is !== 'decided') return false
     const matches = ruleMatches(rule, facts)
-    if (matches !== false && denies.value === true) return true
-    if (matches === true) return false
-  }
-  return policy.base.deny.is === 'decided' && policy.base.deny.value
+    if (matches === false || (matches === undefined && says.value === false)) return false
+    answer = says.value === true
+    return true
+  })
+  return answer
 }

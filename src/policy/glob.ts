@@ -20,6 +20,14 @@ const plainName = (name: string): string => {
   return lower.endsWith('.') ? lower.slice(0, -1) : lower
 }
 
+/** For an index: the name itself, and the pattern of one label that would accept it. */
+export const nameKey = (name: string): string => plainName(name)
+export const wildcardKey = (name: string): string => {
+  const plain = plainName(name)
+  const dot = plain.indexOf('.')
+  return dot < 0 ? '*' : `*${plain.slice(dot)}`
+}
+
 /** What is wrong with a name pattern; undefined when nothing is. */
 export const namePatternMistake = (pattern: string): string | undefined => {
   const rest = pattern.startsWith('*.') ? pattern.slice(2) : pattern

@@ -1,4 +1,4 @@
-import { isIP } from 'node:net'
+import { isIPv6 } from 'node:net'
 import type { Address } from '../net/address.ts'
 
 /** An IP address as four 32-bit words; IPv4 as ::ffff:a.b.c.d, so one comparison serves both families. */
@@ -14,16 +14,35 @@ export interface Network {
 
 /** The words of an address in text; undefined when it is a host name, or has leading zeros, which are octal to some. */
 export const ipWords = (text: string): Words | undefined => {
-  const family = isIP(text)
-  if (family === 0) return undefined
-  return family === 4 ? [0, 0, 0xffff, ipv4Word(text)] : ipv6Words(text)
+  const word = ipv4Word(text)
+  if (word >= 0) return [0, 0, 0xffff, word]
+  return isIPv6(text) ? ipv6Words(text) : undefined
 }
 
+/** A dotted quad as a number; -1 when it is not one. Every connection brings two, so no expression and no list. */
 const ipv4Word = (text: string): number => {
   let word = 0
-  for (const part of text.split('.')) word = word * 256 + Number(part)
-  return word
+  let parts = 1
+  let digits = 0
+  let part = 0
+  for (let i = 0; i < text.length; i++) {
+    const digit = text.charCodeAt(i) - 48
+    if (digit === DOT) {
+      if (digits === 0 || parts === 4) return -1
+      word = word * 256 + part
+      parts++
+      part = digits = 0
+    } else {
+      if (digit < 0 || digit > 9 || (digits > 0 && part === 0)) return -1
+      part = part * 10 + digit
+      digits++
+      if (part > 255) return -1
+    }
+  }
+  return parts === 4 && digits > 0 ? word * 256 + part : -1
 }
+
+const DOT = '.'.charCodeAt(0) - 48
 
 const ipv6Words = (written: string): Words => {
   const text = written.replace(/%.*$/, '').replace(/(?<=:)\d+\.\d+\.\d+\.\d+$/, (tail) => {
@@ -43,7 +62,7 @@ export const parseNetwork = (text: string): Network | undefined => {
   const [address = '', prefix] = text.split('/')
   const words = ipWords(address)
   if (words === undefined || text.split('/').length > 2) return undefined
-  const width = isIP(address) === 4 ? 32 : 128
+  const width = isIPv6(address) ? 128 : 32
   if (prefix !== undefined && (!/^\d{1,3}$/.test(prefix) || Number(prefix) > width)) return undefined
   const bits = prefix === undefined ? 128 : Number(prefix) + 128 - width
   const mask = [0, 1, 2, 3].map((i) => maskWord(Math.min(32, Math.max(0, bits - 32 * i)))) as unknown as Words
@@ -66,15 +85,18 @@ export const networkHas = (network: Network, address: Words): boolean =>
 export const networkCovers = (wide: Network, narrow: Network): boolean =>
   wide.bits <= narrow.bits && networkHas(wide, narrow.words)
 
-// Many rules look at the same two addresses of a connection: their text is read once.
-const seen = new WeakMap<Address, Words | null>()
-
-/** The words of an Address's host; null for a host name. */
-export const addressWords = (address: Address): Words | null => {
-  let words = seen.get(address)
-  if (words === undefined) {
-    words = ipWords(address.host) ?? null
-    seen.set(address, words)
+/**
+ * Reads the words of an Address's host, null for a host name, and remembers the last one: many rules in a row look at
+ * the same address.
+ */
+export const rememberingWords = (): ((address: Address) => Words | null) => {
+  let last: Address | undefined
+  let words: Words | null = null
+  return (address) => {
+    if (address !== last) {
+      words = ipWords(address.host) ?? null
+      last = address
+    }
+    return words
   }
-  return words
 }

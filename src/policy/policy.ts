@@ -3,6 +3,7 @@ import { CONDITION_TABLE, type ConditionName } from './conditions.ts'
 import type { Clause, PolicyText, RuleText, Saying } from './document.ts'
 import type { Facts } from './facts.ts'
 import { builtInOf } from './leaves.ts'
+import { allOf, indexRules, type RuleIndex, type RuleSet } from './ruleIndex.ts'
 import type { Sections } from './sections.ts'
 import type { Decision, RuleRef, Verdict } from './verdict.ts'
 
@@ -10,6 +11,7 @@ import type { Decision, RuleRef, Verdict } from './verdict.ts'
 export interface Test {
   readonly condition: ConditionName
   readonly written: unknown
+  readonly value: unknown
   readonly holds: (facts: Facts) => boolean | undefined
 }
 
@@ -25,7 +27,7 @@ export interface Rule {
   readonly isDry: boolean
 }
 
-/** A policy, ready to be asked. `narrow` gives one with fewer open rules that answers the same. */
+/** A policy, ready to be asked. `narrow` gives one with fewer candidates that answers the same. */
 export interface Policy {
   /** All rules in order, for explanations. */
   readonly rules: readonly Rule[]
@@ -34,10 +36,14 @@ export interface Policy {
   readonly sections: Sections
   /** The answer of what no open rule decides. */
   readonly base: Verdict
-  /** The rules that facts can still select, in order; each has at least one test. */
+  /** The rules that facts can select, in order; each has at least one test. */
   readonly open: readonly Rule[]
   /** How many different aspects the open rules decide. */
   readonly openAspects: number
+  /** Which of the open rules are left, when facts have excluded others. */
+  readonly candidates: RuleSet
+  /** What excludes more of them, as soon as its fact is known. */
+  readonly indexes: readonly RuleIndex[]
 }
 
 /** The name and place of what no document says. */
@@ -48,12 +54,18 @@ export const compilePolicy = (text: PolicyText): Policy => {
   const base: Record<string, Decision<unknown>> = { ...BUILT_IN_DECISIONS }
   for (const { aspect, value, ref } of text.defaults) base[aspect] = { is: 'decided', value, by: ref }
   const rules = text.rules.map(compileRule)
-  const live = rules.filter((rule) => !rule.isDry)
+  const settled = settle(
+    base as unknown as Verdict,
+    rules.filter((rule) => !rule.isDry),
+  )
+  const indexes = indexRules(settled.open)
   return {
     rules,
     defaults: text.defaults,
     sections: text.sections,
-    ...settle(base as unknown as Verdict, live, (rule) => rule.tests),
+    ...settled,
+    candidates: allOf(settled.open),
+    indexes,
   }
 }
 
@@ -82,38 +94,30 @@ const compileTest = ({ condition, written, value }: Clause): Test => {
     const known = fact(facts)
     return known === undefined ? undefined : known === null ? isAbsent(facts) : matches(known)
   }
-  return { condition, written, holds }
+  return { condition, written, value, holds }
 }
 
 const never = (): boolean => false
 
 /**
- * The open rules, given the tests that remain of each (undefined: it is excluded). A rule of which none remain is the
- * answer for whatever no open rule before it decides: it joins the base, and hides what later rules say of the same.
+ * A rule without conditions is the answer for whatever no rule before it decides: it joins the base, and hides what
+ * later rules say of the same.
  */
-export const settle = (
-  before: Verdict,
-  rules: readonly Rule[],
-  remaining: (rule: Rule) => readonly Test[] | undefined,
-): Pick<Policy, 'base' | 'open' | 'openAspects'> => {
+const settle = (before: Verdict, rules: readonly Rule[]): Pick<Policy, 'base' | 'open' | 'openAspects'> => {
   const base = { ...before } as Record<string, Decision<unknown>>
   const settled = new Set<AspectName>()
   const touched = new Set<AspectName>()
   const open: Rule[] = []
   for (const rule of rules) {
-    const tests = remaining(rule)
-    if (tests === undefined) continue
-    const aspects = settled.size === 0 ? rule.aspects : rule.aspects.filter((aspect) => !settled.has(aspect))
-    if (aspects.length === 0) continue
+    const aspects = rule.aspects.filter((aspect) => !settled.has(aspect))
     for (const aspect of aspects) {
-      if (tests.length > 0) touched.add(aspect)
+      if (rule.tests.length > 0) touched.add(aspect)
       else {
         base[aspect] = rule.decisions[aspect]!
         settled.add(aspect)
       }
     }
-    if (tests.length > 0)
-      open.push(tests === rule.tests && aspects === rule.aspects ? rule : { ...rule, tests, aspects })
+    if (rule.tests.length > 0 && aspects.length > 0) open.push({ ...rule, aspects })
   }
   return { base: base as unknown as Verdict, open, openAspects: touched.size }
 }

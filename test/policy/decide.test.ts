@@ -119,13 +119,24 @@ const arbitraryWhen = fc
   .record(
     {
       direction: fc.constantFrom('inbound', 'outbound'),
-      port: fc.constantFrom('80', '443', '[80, 443]', '1-100'),
-      destination: fc.constantFrom('10.0.0.0/8', '10.0.0.5', '"10.0.0.5:80"', '"fd00::/8"'),
+      port: fc.constantFrom('80', '443', '[80, 443]', '1-100', '75-85'),
+      destination: fc.constantFrom(
+        '10.0.0.0/8',
+        '10.0.0.5',
+        '"10.0.0.5:80"',
+        '"fd00::/8"',
+        '10.0.0.0/24',
+        '10.0.0.0/16',
+        '"fd00::/32"',
+        '[10.1.0.0/16, "::/0"]',
+      ),
       sni: fc.constantFrom('a.example', '"*.example"', 'none'),
       protocol: fc.constantFrom('tls', 'http1', '[http1, opaque]'),
       identity: fc.constantFrom('"spiffe://a/**"', 'none'),
-      path: fc.constantFrom('/a', '/a/**', '/**'),
-      authority: fc.constantFrom('a', '"*.b"'),
+      path: fc.constantFrom('/a', '/a/**', '/**', '/a/b/*', '[/b, /a/b/c]', '/*/b', '"*"'),
+      method: fc.constantFrom('GET', '[PUT, GET]'),
+      alpn: fc.constantFrom('h2', 'none'),
+      authority: fc.constantFrom('a', '"*.b"', '"x.b:80"', '[c, "*.b"]'),
     },
     { requiredKeys: [] },
   )
@@ -156,7 +167,13 @@ const arbitraryFacts = fc.record({
   protocol: orUnknown('tls' as const, 'http1' as const, 'opaque' as const),
   sni: orUnknown('a.example', 'b.example', null),
   identity: orUnknown('spiffe://a/b', null),
-  request: orUnknown(requestOf({ path: '/a' }), requestOf({ path: '/b', authority: 'x.b' }), null),
+  request: orUnknown(
+    requestOf({ path: '/a' }),
+    requestOf({ path: '/b', authority: 'x.b' }),
+    requestOf({ path: '/a/b/c', authority: 'X.b.:80', method: 'PUT' }),
+    requestOf({ path: '/x/b', authority: 'c:1' }),
+    null,
+  ),
 })
 
 /** The facts, without those not yet known. */

@@ -1,4 +1,4 @@
-import { nameCovers, namePattern, namePatternMistake } from '../glob.ts'
+import { nameCovers, nameKey, namePattern, namePatternMistake, wildcardKey } from '../glob.ts'
 import { parseNetwork } from '../ip.ts'
 import { type Mistake, mistake, oneOrMany, readText } from '../shape.ts'
 import { condition, eachCovered } from './condition.ts'
@@ -12,6 +12,11 @@ interface AuthorityPattern {
 const split = (authority: string): { host: string; port: string } => {
   const found = /^(\[[^\]]*\]|[^:]*)(?::(\d*))?$/.exec(authority)
   return { host: found?.[1] ?? authority, port: found?.[2] ?? '' }
+}
+
+const hostOf = (authority: string): string => {
+  const end = authority.lastIndexOf(':')
+  return end < 0 || authority.endsWith(']') ? authority : authority.slice(0, end)
 }
 
 const pattern = readText('an authority, such as orders or "*.shop.example"', (text): AuthorityPattern | Mistake => {
@@ -44,6 +49,12 @@ export const authority = condition({
     const tests = value.map(matcherOf)
     const [only] = tests
     return tests.length === 1 ? only! : (fact: string) => tests.some((test) => test(fact))
+  },
+  index: {
+    recurs: true,
+    keys: (value) => value.map(({ name }) => nameKey(name)),
+    first: (fact) => nameKey(hostOf(fact)),
+    second: (fact) => wildcardKey(hostOf(fact)),
   },
   covers: (wide, narrow) => eachCovered<AuthorityPattern>(wide, narrow, takes),
   show: (fact) => fact,

@@ -19,8 +19,21 @@ export interface Condition<S extends Shape, F> {
   readonly absent?: (value: v.InferOutput<S>) => (facts: Facts) => boolean
   /** Whether `wide` surely takes all that `narrow` takes: for finding rules that others hide. */
   readonly covers: (wide: v.InferOutput<S>, narrow: v.InferOutput<S>) => boolean
+  readonly index?: Index<v.InferOutput<S>, F>
   /** The fact for a reader. */
   readonly show: (fact: F) => string
+}
+
+/**
+ * Finds, for a fact, the rules whose condition may hold, without asking each. A value has keys (undefined: any fact may
+ * match it); a fact is looked up by one or two. A value must have one of the keys by which a fact it accepts is found.
+ */
+export interface Index<V, F> {
+  readonly keys: (value: V) => readonly (string | number)[] | undefined
+  readonly first: (fact: F) => string | number
+  readonly second?: (fact: F) => string | number
+  /** Whether the same few facts come again and again, so that what was found for them is worth keeping. */
+  readonly recurs?: boolean
 }
 
 /** Infers the types of a condition from its shape and its fact. */

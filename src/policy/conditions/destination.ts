@@ -1,11 +1,13 @@
 import { type Address, formatAddress } from '../../net/address.ts'
-import { addressWords, networkCovers, networkHas } from '../ip.ts'
+import { networkCovers, networkHas, rememberingWords } from '../ip.ts'
 import { oneOrMany } from '../shape.ts'
 import { condition, eachCovered } from './condition.ts'
-import { type Endpoints, endpoints } from './network.ts'
+import { addressIndex, type Endpoints, endpoints } from './network.ts'
 
 const takes = (wide: Endpoints, narrow: Endpoints): boolean =>
   networkCovers(wide, narrow) && (wide.port === undefined || wide.port === narrow.port)
+
+const wordsOf = rememberingWords()
 
 export const destination = condition({
   shape: oneOrMany(endpoints),
@@ -14,11 +16,12 @@ export const destination = condition({
   example: '[169.254.169.254/32, "10.0.0.5:5432"]',
   fact: (facts) => facts.destination,
   matcher: (value) => (fact: Address) => {
-    const words = addressWords(fact)
+    const words = wordsOf(fact)
     return (
       words !== null && value.some((it) => networkHas(it, words) && (it.port === undefined || it.port === fact.port))
     )
   },
+  index: addressIndex(wordsOf),
   covers: (wide, narrow) => eachCovered<Endpoints>(wide, narrow, takes),
   show: formatAddress,
 })

@@ -8,6 +8,7 @@ export const direction = condition({
   example: 'outbound',
   fact: (facts) => facts.direction,
   matcher: (value) => (fact: string) => fact === value,
+  index: { keys: (value) => [value], first: (fact) => fact },
   covers: (wide, narrow) => wide === narrow,
   show: (fact) => fact,
 })

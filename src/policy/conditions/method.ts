@@ -14,6 +14,7 @@ export const method = condition({
   example: '[GET, HEAD]',
   fact: (facts) => (facts.request == null ? facts.request : facts.request.method),
   matcher: (value) => (fact: string) => value.includes(fact),
+  index: { keys: (value) => value, first: (fact) => fact },
   covers: (wide, narrow) => eachCovered(wide, narrow, same),
   show: (fact) => fact,
 })

@@ -1,11 +1,40 @@
 import { isIPv6 } from 'node:net'
-import { hasHostBits, type Network, parseNetwork } from '../ip.ts'
+import type { Address } from '../../net/address.ts'
+import { hasHostBits, type Network, parseNetwork, type Words } from '../ip.ts'
 import { type Mistake, mistake, readText } from '../shape.ts'
 
 /** A network with the port that may follow a single address. */
 export interface Endpoints extends Network {
   readonly port?: number
 }
+
+/**
+ * Networks by their first bits, as a number: IPv4 by 24 bits or by 16, IPv6 by 32. Wider ones have no key. The numbers
+ * of the three kinds do not overlap.
+ */
+export const networkKeys = (networks: readonly Network[]): number[] | undefined => {
+  const keys = networks.map(({ words, bits }) => {
+    const isIpv4 = bits >= 96 && isMapped(words)
+    if (isIpv4) return bits >= 120 ? narrowKey(words) : bits >= 112 ? wideKey(words) : undefined
+    return bits >= 32 ? narrowKey(words) : undefined
+  })
+  return keys.every((key) => key !== undefined) ? keys : undefined
+}
+
+/** The keys by which the networks of an address are found. */
+export const narrowKey = (words: Words): number => (isMapped(words) ? words[3] >>> 8 : 2 ** 33 + words[0])
+export const wideKey = (words: Words): number => (isMapped(words) ? 2 ** 24 + (words[3] >>> 16) : -1)
+
+const isMapped = (words: Words): boolean => words[0] === 0 && words[1] === 0 && words[2] === 0xffff
+
+/** The same for an Address: a host name is in no network. */
+export const addressIndex = (wordsOf: (address: Address) => Words | null) => ({
+  keys: networkKeys,
+  first: (fact: Address) => narrowKey(wordsOf(fact) ?? NOWHERE),
+  second: (fact: Address) => wideKey(wordsOf(fact) ?? NOWHERE),
+})
+
+const NOWHERE: Words = [-1, 0, 0, 0]
 
 const readNetwork = (text: string): Network | Mistake => {
   const found = parseNetwork(text)

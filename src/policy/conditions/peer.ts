@@ -1,8 +1,10 @@
 import { type Address, formatAddress } from '../../net/address.ts'
-import { addressWords, type Network, networkCovers, networkHas } from '../ip.ts'
+import { type Network, networkCovers, networkHas, rememberingWords } from '../ip.ts'
 import { oneOrMany } from '../shape.ts'
 import { condition, eachCovered } from './condition.ts'
-import { network } from './network.ts'
+import { addressIndex, network } from './network.ts'
+
+const wordsOf = rememberingWords()
 
 export const peer = condition({
   shape: oneOrMany(network),
@@ -11,9 +13,10 @@ export const peer = condition({
   example: '[10.0.0.0/8, "fd00::/8"]',
   fact: (facts) => facts.peer,
   matcher: (value) => (fact: Address) => {
-    const words = addressWords(fact)
+    const words = wordsOf(fact)
     return words !== null && value.some((it) => networkHas(it, words))
   },
+  index: addressIndex(wordsOf),
   covers: (wide, narrow) => eachCovered<Network>(wide, narrow, networkCovers),
   show: formatAddress,
 })

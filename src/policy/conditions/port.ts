@@ -23,6 +23,15 @@ const single = v.pipe(
 )
 const portRange = either([single, range], (input) => (typeof input === 'number' ? single : range))
 
+// Beyond this a rule is cheaper to ask than to list under each of its ports.
+const PORTS_LISTED_MAX = 64
+
+const eachPort = (ranges: readonly PortRange[]): number[] | undefined => {
+  const total = ranges.reduce((sum, { first, last }) => sum + last - first + 1, 0)
+  if (total > PORTS_LISTED_MAX) return undefined
+  return ranges.flatMap(({ first, last }) => Array.from({ length: last - first + 1 }, (_, i) => first + i))
+}
+
 const takes = (wide: PortRange, narrow: PortRange): boolean => wide.first <= narrow.first && narrow.last <= wide.last
 
 export const port = condition({
@@ -36,6 +45,7 @@ export const port = condition({
     if (value.length === 1 && only?.first === only?.last) return (fact: number) => fact === only?.first
     return (fact: number) => value.some(({ first, last }) => first <= fact && fact <= last)
   },
+  index: { keys: eachPort, first: (fact) => fact },
   covers: (wide, narrow) => eachCovered<PortRange>(wide, narrow, takes),
   show: String,
 })

@@ -9,6 +9,7 @@ export const protocol = condition({
   example: '[http1, http2]',
   fact: (facts) => facts.protocol,
   matcher: (value) => (fact: Protocol) => value.includes(fact),
+  index: { keys: (value) => value, first: (fact) => fact },
   covers: (wide, narrow) => eachCovered<Protocol>(wide, narrow, same),
   show: (fact) => fact,
 })

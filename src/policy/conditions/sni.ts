@@ -1,5 +1,5 @@
 import type { Facts } from '../facts.ts'
-import { nameCovers, namePattern, namePatternMistake } from '../glob.ts'
+import { nameCovers, nameKey, namePattern, namePatternMistake, wildcardKey } from '../glob.ts'
 import { mistake, oneOrMany, readText } from '../shape.ts'
 import { condition, eachCovered } from './condition.ts'
 
@@ -22,6 +22,12 @@ export const sni = condition({
     return (fact: string) => tests.some((test) => test(fact))
   },
   absent: (value) => (facts) => value.includes('none') && helloWithout(facts),
+  index: {
+    recurs: true,
+    keys: (value) => value.map(nameKey),
+    first: nameKey,
+    second: wildcardKey,
+  },
   covers: (wide, narrow) => eachCovered(wide, narrow, nameCovers),
   show: (fact) => fact,
 })
