@@ -27,6 +27,9 @@ const clear = { protocol: 'http1' as const, sni: null, alpn: null, extensions: n
 const CASES: [string, Partial<Facts>, boolean | undefined][] = [
   ['direction: outbound', {}, true],
   ['direction: inbound', {}, false],
+  ['source: listener', {}, true],
+  ['source: command', {}, false],
+  ['source: command', { source: 'command' }, true],
   ['port: 80', to('1.1.1.1', 80), true],
   ['port: 80', to('1.1.1.1', 81), false],
   ['port: "80"', to('1.1.1.1', 80), true],

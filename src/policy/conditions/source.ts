@@ -8,6 +8,7 @@ export const source = condition({
   example: 'command',
   fact: (facts) => facts.source ?? 'listener',
   matcher: (value) => (fact: string) => fact === value,
+  index: { keys: (value) => [value], first: (fact) => fact },
   covers: (wide, narrow) => wide === narrow,
   show: (fact) => fact,
 })
