@@ -43,11 +43,16 @@ events { worker_connections 15000; }
       return ['nginx', '-p', folder, '-c', join(folder, 'nginx.conf')]
     })
 
-/** Any other program. `command` is given the port to listen on and a folder for its files. */
-export const program =
-  (name: string, command: (port: number, folder: string) => readonly string[], env: NodeJS.ProcessEnv = {}): Start =>
+/** Sluice as a checkout runs it. `policy` is its whole document, and is given the port to listen on. */
+export const sluice =
+  (policy: (port: number) => string, name = 'sluice'): Start =>
   () =>
-    started(name, command, env)
+    started(name, (port, folder) => {
+      writeFileSync(join(folder, 'policy.yaml'), policy(port))
+      return [SLUICE, 'serve', '--config', join(folder, 'policy.yaml')]
+    })
+
+const SLUICE = join(import.meta.dirname, '../bin/sluice')
 
 /** A port that was free a moment ago. */
 export const freePort = async (): Promise<number> => {
@@ -62,13 +67,12 @@ export const freePort = async (): Promise<number> => {
 const started = async (
   name: string,
   command: (port: number, folder: string) => readonly string[],
-  env: NodeJS.ProcessEnv = {},
 ): Promise<Contender> => {
   const port = await freePort()
   const folder = mkdtempSync(join(tmpdir(), `bench-${name.replaceAll(/\W+/g, '-')}-`))
   const [file = '', ...args] = command(port, folder)
   const began = performance.now()
-  const child = spawn(file, args, { stdio: ['ignore', 'ignore', 'pipe'], env: { ...process.env, ...env } })
+  const child = spawn(file, args, { stdio: ['ignore', 'ignore', 'pipe'] })
   let complaint = ''
   child.stderr?.on('data', (chunk: Buffer) => {
     complaint = (complaint + chunk.toString()).slice(-2000)

@@ -6,5 +6,4 @@ export PATH="$PWD/node_modules/.bin:$PATH:/usr/sbin:/sbin"
 ulimit -n "$(ulimit -Hn)"
 bash scripts/build-native.sh >/dev/null
 cc -O2 -Wall -Wextra -Werror -o build/load bench/load.c
-cc -O2 -pthread -o build/harness test/native/harness.c src/native/pump.c
 exec node bench/main.ts "$@"

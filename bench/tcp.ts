@@ -2,7 +2,7 @@ import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
-import { type Contender, freePort, haproxy, nginx, program, type Start } from './contender.ts'
+import { type Contender, freePort, haproxy, nginx, type Start, sluice } from './contender.ts'
 import { cpuSeconds, residentBytes } from './procfs.ts'
 import type { Measurement, Suite } from './rounds.ts'
 
@@ -129,19 +129,24 @@ stream { server { listen 127.0.0.1:${port} backlog=4096; proxy_pass 127.0.0.1:${
 `,
 )
 
-const harness: Start = program('sluice', (port) => [
-  join(import.meta.dirname, '../build/harness'),
-  'proxy',
-  String(port),
-  String(serverPort),
-])
+const sluiceTcp: Start = sluice(
+  (port) => `
+apiVersion: sluice/v1
+defaults: { protocol: opaque }
+listeners:
+  outbound: { address: "127.0.0.1:${port}", destination: "127.0.0.1:${serverPort}" }
+  inbound: { address: [] }
+admin: { address: [] }
+log: { level: warn }
+`,
+)
 
 /** What it costs to be there: each contender fresh, so that no memory of earlier work is reused. */
 export const atRest: Suite = {
   name: 'opaque TCP, fresh',
   fresh: true,
   prepare: startServer,
-  contenders: [haproxyTcp, nginxTcp, harness],
+  contenders: [haproxyTcp, nginxTcp, sluiceTcp],
   measurements: [resting, idle(4000)],
 }
 
@@ -149,7 +154,7 @@ export const atRest: Suite = {
 export const tcp: Suite = {
   name: 'opaque TCP',
   prepare: startServer,
-  contenders: [haproxyTcp, nginxTcp, harness],
+  contenders: [haproxyTcp, nginxTcp, sluiceTcp],
   measurements: [
     bulk('down', 1),
     bulk('up', 1),
