@@ -7,6 +7,9 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 output=${1:-build/sluice.node}
+if [ $# = 0 ] && [ -f "$output" ] && [ -z "$(find src/native scripts/build-native.sh -newer "$output")" ]; then
+  exit 0 # nothing has changed since it was built
+fi
 shift || true
 
 if [ "$(uname -s)" != Linux ]; then

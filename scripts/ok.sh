@@ -12,6 +12,7 @@ if [ -z "$before" ] && [ -n "$(git status --porcelain 2>/dev/null || true)" ]; t
   exit 1
 fi
 tsc --noEmit
+bash scripts/build-native.sh
 if [ $# -gt 0 ]; then exec node scripts/runTests.ts "$@"; fi
 mapfile -t tests < <(find test -name '*.test.ts' -not -path 'test/netns/*' -not -path 'test/live/*' | sort)
 exec node scripts/runTests.ts --timeout=60 "${tests[@]}"

@@ -92,4 +92,4 @@ build_tap() {
 install_packages
 install_modules
 build_tap
-[ ! -f scripts/build-native.sh ] || bash scripts/build-native.sh
+bash scripts/build-native.sh

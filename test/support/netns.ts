@@ -1,6 +1,6 @@
 import { type ChildProcess, type StdioOptions, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { chmodSync, mkdtempSync, readdirSync, readlinkSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import type { Outcome } from '../../src/telemetry/outcome.ts'
@@ -19,7 +19,7 @@ export interface Lab {
   /** Runs scripts/iptables/redirect.sh in the pod, with the flags that spare the proxy of this lab. Throws if it fails. */
   redirect(verb: 'apply' | 'remove', ...flags: string[]): Promise<void>
   /** Starts `sluice serve` in the pod and waits until it listens. */
-  serve(policy: string): Promise<Proxy>
+  serve(policy: string): Promise<RunningProxy>
   close(): Promise<void>
 }
 
@@ -57,7 +57,7 @@ export interface Finished {
 }
 
 /** A running `sluice serve`. */
-export interface Proxy {
+export interface RunningProxy {
   readonly running: Running
   readonly outcomes: readonly Outcome[]
   /** The first Outcome that fits, past or to come; throws when none comes. */
@@ -92,13 +92,21 @@ export const openLab = async (): Promise<Lab> => {
   const children = new Set<ChildProcess>()
   const pod = space(first.pid!, { 4: '10.99.0.2', 6: 'fd99::2' }, children)
   const peer = space(second.pid!, { 4: '10.99.0.1', 6: 'fd99::1' }, children)
-  const close = async () => {
+  const sweep = () => {
     for (const child of children) child.kill('SIGKILL')
-    for (const each of [first, second]) each.stdin?.end()
-    await Promise.all(
-      [...children, first, second].map((child) => child.exitCode ?? child.signalCode ?? once(child, 'exit')),
+    killAllIn([first.pid!, second.pid!])
+    for (const each of [first, second]) each.kill('SIGKILL')
+    rmSync(directory, { recursive: true, force: true, maxRetries: 3 })
+  }
+  process.once('exit', sweep) // a test that throws leaves nothing behind either
+  const close = async () => {
+    process.off('exit', sweep)
+    const all = [...children, first, second].filter(
+      ({ exitCode, signalCode }) => exitCode === null && signalCode === null,
     )
-    rmSync(directory, { recursive: true, force: true })
+    const gone = all.map((child) => once(child, 'exit'))
+    sweep()
+    await Promise.all(gone)
   }
   try {
     await cable(pod, peer, second.pid!)
@@ -117,6 +125,23 @@ export const openLab = async (): Promise<Lab> => {
       await succeed(pod, ['bash', join(ROOT, 'scripts/iptables/redirect.sh'), verb, ...identity.flags, ...flags])
     },
     serve: (policy) => serve(pod, directory, identity, policy),
+  }
+}
+
+/** Kills whoever lives in the network namespaces of these processes: servers leave children of their own. */
+const killAllIn = (holders: readonly number[]): void => {
+  const namespaceOf = (pid: string): string | undefined => {
+    try {
+      return readlinkSync(`/proc/${pid}/ns/net`)
+    } catch {
+      return undefined // gone, or not ours to look at
+    }
+  }
+  const wanted = new Set(holders.map((pid) => namespaceOf(`${pid}`)))
+  wanted.delete(undefined)
+  wanted.delete(namespaceOf('self'))
+  for (const pid of readdirSync('/proc').filter((name) => /^\d+$/.test(name) && !holders.includes(Number(name)))) {
+    if (wanted.has(namespaceOf(pid))) process.kill(Number(pid), 'SIGKILL')
   }
 }
 
@@ -296,7 +321,7 @@ const collect = (child: ChildProcess, { timeoutMs }: StartOptions): Promise<Fini
     })
   })
 
-const serve = async (pod: Space, directory: string, identity: Identity, policy: string): Promise<Proxy> => {
+const serve = async (pod: Space, directory: string, identity: Identity, policy: string): Promise<RunningProxy> => {
   const file = join(directory, 'policy.yaml')
   writeFileSync(file, `apiVersion: sluice/v1\nlog: { format: json }\n${identity.policy}${policy}`)
   const running = pod.start([join(ROOT, 'bin/sluice'), 'serve', '--config', file], { as: identity.as })
