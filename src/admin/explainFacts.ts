@@ -1,10 +1,12 @@
 import { type Address, formatAddress, parseAddress } from '../net/address.ts'
 import { type Arguments, type Option, repeated, single, UsageError } from '../net/commandLine.ts'
-import type { Facts, Protocol, RequestFacts } from '../policy/facts.ts'
+import type { Facts } from '../policy/facts.ts'
+import { factsFrom } from '../policy/givenFacts.ts'
 
 /** The flags that say what is known of a connection. */
 export const FACT_OPTIONS: Readonly<Record<string, Option>> = {
   direction: { value: 'DIRECTION', help: 'inbound or outbound (outbound)' },
+  source: { value: 'SOURCE', help: 'listener, or command: opened by a command of the connector (listener)' },
   destination: { value: 'IP:PORT', help: 'where the client meant to go' },
   peer: { value: 'IP[:PORT]', help: 'who called (127.0.0.1)' },
   protocol: { value: 'PROTOCOL', help: 'tls, http1, http2 or opaque; without it, not known yet' },
@@ -18,40 +20,49 @@ export const FACT_OPTIONS: Readonly<Record<string, Option>> = {
   header: { value: "'NAME: VALUE'", help: 'a field of a request; may be repeated', multiple: true },
 }
 
-const PROTOCOLS: readonly string[] = ['tls', 'http1', 'http2', 'opaque'] satisfies Protocol[]
-
-/** The facts that flags give; what they rule out is known to be absent, and the rest is not known. */
-export const factsFromFlags = (args: Arguments): Facts => {
-  const direction = single(args, 'direction') ?? 'outbound'
-  if (direction !== 'inbound' && direction !== 'outbound')
-    throw new UsageError(`--direction is inbound or outbound, not '${direction}'`)
-  const protocol = single(args, 'protocol')
-  if (protocol !== undefined && !PROTOCOLS.includes(protocol))
-    throw new UsageError(`--protocol is one of ${PROTOCOLS.join(', ')}, not '${protocol}'`)
-  const destination = addressOf(args, 'destination')
-  const request = requestFrom(args, destination)
-  const known = {
-    protocol: protocol as Protocol | undefined,
+/** The facts that flags give. */
+export const factsFromFlags = (args: Arguments): Facts =>
+  factsFrom({
+    direction: wordOf(args, 'direction', ['inbound', 'outbound']),
+    source: wordOf(args, 'source', ['listener', 'command']),
+    protocol: wordOf(args, 'protocol', ['tls', 'http1', 'http2', 'opaque']),
+    destination: addressOf(args, 'destination'),
+    peer: peerOf(args),
+    sni: noneIsNull(single(args, 'sni')),
+    alpn: listOrNone(repeated(args, 'alpn')),
+    extension: numbersOf(repeated(args, 'extension')),
     identity: noneIsNull(single(args, 'identity')),
-    request: request ?? (protocol === 'opaque' ? null : undefined),
-    ...helloFrom(args, protocol),
-  }
-  const given = Object.fromEntries(Object.entries(known).filter(([, fact]) => fact !== undefined))
-  return { direction, destination, peer: peerOf(args), ...given }
+    authority: single(args, 'authority'),
+    method: single(args, 'method'),
+    path: single(args, 'path'),
+    header: headerOf(repeated(args, 'header')),
+  })
+
+const wordOf = <const T extends string>(args: Arguments, name: string, words: readonly T[]): T | undefined => {
+  const written = single(args, name)
+  const word = words.find((it) => it === written)
+  if (written !== undefined && word === undefined)
+    throw new UsageError(`--${name} is ${words.join(' or ')}, not '${written}'`)
+  return word
 }
 
-// Something that is spoken in the clear has no ClientHello, unless flags say that there was one around it.
-const helloFrom = (args: Arguments, protocol: string | undefined): Pick<Facts, 'sni' | 'alpn' | 'extensions'> => {
-  const sni = noneIsNull(single(args, 'sni'))
-  const ids = repeated(args, 'alpn')
-  const types = repeated(args, 'extension').map((written) => {
-    if (!/^\d{1,5}$/.test(written)) throw new UsageError(`--extension is a number, not '${written}'`)
-    return Number(written)
-  })
-  const isTls = protocol === 'tls' || sni !== undefined || ids.length > 0 || types.length > 0
-  const otherwise = isTls || protocol === undefined ? undefined : null
-  const alpn = ids.length === 0 ? otherwise : ids.includes('none') ? null : ids
-  return { sni: sni === undefined ? otherwise : sni, alpn, extensions: types.length === 0 ? otherwise : types } as never
+const listOrNone = (ids: readonly string[]): readonly string[] | null | undefined =>
+  ids.length === 0 ? undefined : ids.includes('none') ? null : ids
+
+const numbersOf = (written: readonly string[]): readonly number[] | undefined => {
+  const wrong = written.find((it) => !/^\d{1,5}$/.test(it))
+  if (wrong !== undefined) throw new UsageError(`--extension is a number, not '${wrong}'`)
+  return written.length === 0 ? undefined : written.map(Number)
+}
+
+const headerOf = (lines: readonly string[]): Record<string, string[]> | undefined => {
+  const header: Record<string, string[]> = {}
+  for (const line of lines) {
+    const found = /^([^:\s]+):\s*(.*)$/.exec(line)
+    if (found === null) throw new UsageError(`--header: '${line}' is not 'NAME: VALUE'`)
+    ;(header[found[1]!.toLowerCase()] ??= []).push(found[2]!)
+  }
+  return lines.length === 0 ? undefined : header
 }
 
 const noneIsNull = (written: string | undefined): string | null | undefined => (written === 'none' ? null : written)
@@ -69,22 +80,6 @@ const addressOf = (args: Arguments, name: string): Address => {
 const peerOf = (args: Arguments): Address => {
   const written = single(args, 'peer') ?? '127.0.0.1'
   return parseAddress(written) ?? { host: written.replace(/^\[(.*)\]$/, '$1'), port: 0 }
-}
-
-const requestFrom = (args: Arguments, destination: Address): RequestFacts | undefined => {
-  const [authority, method, path] = ['authority', 'method', 'path'].map((name) => single(args, name))
-  const fields = repeated(args, 'header').map((written) => {
-    const found = /^([^:\s]+):\s*(.*)$/.exec(written)
-    if (found === null) throw new UsageError(`--header: '${written}' is not 'NAME: VALUE'`)
-    return { name: found[1]!.toLowerCase(), value: found[2]! }
-  })
-  if (authority === undefined && method === undefined && path === undefined && fields.length === 0) return undefined
-  return {
-    method: method ?? 'GET',
-    authority: authority?.toLowerCase() ?? formatAddress(destination),
-    path: path?.replace(/[?#].*$/, '') ?? '/',
-    header: (name) => fields.filter((field) => field.name === name).map((field) => field.value),
-  }
 }
 
 /** One line that says what is known. */

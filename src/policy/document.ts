@@ -4,7 +4,8 @@ import type { Reference } from './aspects/aspect.ts'
 import { ASPECT_TABLE, type AspectName } from './aspects.ts'
 import { CONDITION_TABLE, type ConditionName } from './conditions.ts'
 import type { Diagnostic, MistakeCode, Place } from './diagnostic.ts'
-import { apiVersion, OWN_KEYS, ruleShape, thenShape } from './documentShape.ts'
+import { apiVersion, OWN_KEYS, ruleShape, testShape, thenShape } from './documentShape.ts'
+import type { GivenFacts } from './givenFacts.ts'
 import { LEAVES, valueAt } from './leaves.ts'
 import { nearest } from './nearest.ts'
 import { SECTION_TABLE, type Sections } from './sections.ts'
@@ -39,11 +40,28 @@ export interface RuleText {
   readonly place: (path: Path, part?: 'key' | 'value') => Place
 }
 
+/** A test that the policy makes of itself: what is given, and what is expected to be decided. */
+export interface TestText {
+  readonly name: string
+  readonly given: GivenFacts
+  readonly expect: readonly PlacedSaying[]
+  /** The rule that is expected to decide all of it. */
+  readonly by: string | undefined
+  readonly place: Place
+}
+
+/** What is said about an aspect, and where. */
+export interface PlacedSaying {
+  readonly saying: Saying
+  readonly place: Place
+}
+
 /** All documents together. */
 export interface PolicyText {
   readonly rules: readonly RuleText[]
   readonly defaults: readonly Saying[]
   readonly sections: Sections
+  readonly tests: readonly TestText[]
 }
 
 /** Reads documents as one; the text counts only when no diagnostic is an error. */
@@ -57,6 +75,7 @@ export const readDocuments = (
     rules: [],
     defaults: new Map(),
     sections: {},
+    tests: [],
     owners: new Map(),
   }
   const names = definedNames(sources)
@@ -73,18 +92,22 @@ export const readDocuments = (
     ]),
   ) as unknown as Sections
   return {
-    text: { rules: found.rules, defaults: [...found.defaults.values()].map(({ saying }) => saying), sections },
+    text: {
+      rules: found.rules,
+      defaults: [...found.defaults.values()].map(({ saying }) => saying),
+      sections,
+      tests: found.tests,
+    },
     diagnostics: found.diagnostics,
   }
 }
 
-type Placed = { readonly saying: Saying; readonly place: Place }
-
 interface Found {
   readonly diagnostics: Diagnostic[]
-  readonly rules: (RuleText & { readonly placed: readonly Placed[] })[]
-  readonly defaults: Map<string, Placed>
+  readonly rules: (RuleText & { readonly placed: readonly PlacedSaying[] })[]
+  readonly defaults: Map<string, PlacedSaying>
   readonly sections: Record<string, unknown>
+  readonly tests: TestText[]
   /** Who has written a section, a name in one, or a rule's name: for saying where the first one is. */
   readonly owners: Map<string, Place>
 }
@@ -114,6 +137,7 @@ const readOne = (source: Source, found: Found): void => {
   else check(apiVersion, value.apiVersion, source, ['apiVersion'], found)
   if (value.defaults !== undefined) readDefaults(value.defaults, source, found)
   if (value.rules !== undefined) readRules(value.rules, source, found)
+  if (value.tests !== undefined) readTests(value.tests, source, found)
   for (const name of Object.keys(SECTION_TABLE))
     if (value[name] !== undefined) readSection(name, value[name], source, found)
 }
@@ -196,9 +220,31 @@ const readRules = (rules: unknown, source: Source, found: Found): void => {
   })
 }
 
+const readTests = (tests: unknown, source: Source, found: Found): void => {
+  if (!Array.isArray(tests)) {
+    check(listOf(testShape), tests, source, ['tests'], found)
+    return
+  }
+  tests.forEach((test: unknown, index) => {
+    const at = ['tests', index]
+    const checked = check(testShape, test, source, at, found)
+    if (checked === undefined) return
+    const { name = `test ${index + 1}`, given, by } = checked.value as v.InferOutput<typeof testShape>
+    const place = source.place(at)
+    const expect = sayings(valueAt(test, ['expect']), source, [...at, 'expect'], ({ file, line }) => ({
+      name,
+      file,
+      line,
+    }))
+    if (expect.length === 0)
+      report(found, 'bad-value', source.place([...at, 'expect'], 'key'), 'this test expects nothing')
+    found.tests.push({ name, given, expect, by, place })
+  })
+}
+
 /** What is said about aspects, of what is written rightly: one wrong value does not hide what is wrong with others. */
-const sayings = (written: unknown, source: Source, at: Path, refAt: (place: Place) => RuleRef): Placed[] =>
-  LEAVES.flatMap((leaf): Placed[] => {
+const sayings = (written: unknown, source: Source, at: Path, refAt: (place: Place) => RuleRef): PlacedSaying[] =>
+  LEAVES.flatMap((leaf): PlacedSaying[] => {
     const value = read(leaf.shape, valueAt(written, leaf.path))
     if (value === undefined) return []
     const place = source.place([...at, ...leaf.path])
@@ -219,8 +265,8 @@ const read = (shape: Shape, written: unknown): unknown => {
   return result.success ? result.output : undefined
 }
 
-const checkChoices = (placed: readonly Placed[], found: Found): void => {
-  const chosen = new Map<AspectName, Placed>()
+const checkChoices = (placed: readonly PlacedSaying[], found: Found): void => {
+  const chosen = new Map<AspectName, PlacedSaying>()
   for (const it of placed) {
     const first = chosen.get(it.saying.aspect)
     if (first === undefined) chosen.set(it.saying.aspect, it)
@@ -283,13 +329,13 @@ const tooLate = (
 ): string =>
   `${condition} is known only ${STAGE_SAYS[from]}, too late for ${aspect}, which is decided ${STAGE_SAYS[until]}`
 
-const allSayings = (found: Found): Placed[] => [
+const allSayings = (found: Found): PlacedSaying[] => [
   ...found.defaults.values(),
   ...found.rules.flatMap(({ placed }) => placed),
 ]
 
 const checkReferences = (
-  { saying, place }: Placed,
+  { saying, place }: PlacedSaying,
   names: ReadonlyMap<string, readonly string[]>,
   found: Found,
 ): void => {

@@ -9,7 +9,10 @@ const test = (pattern: string) =>
   isUri(pattern) || pattern === '**' ? globPattern(pattern, '/') : namePattern(pattern)
 
 const takes = (wide: string, narrow: string): boolean =>
-  wide === '**' || (isUri(wide) ? globCovers(wide, narrow, '/') : !isUri(narrow) && nameCovers(wide, narrow))
+  // Nobody verified is not anyone verified.
+  wide === narrow ||
+  (narrow !== 'none' && wide === '**') ||
+  (isUri(wide) ? globCovers(wide, narrow, '/') : !isUri(narrow) && narrow !== '**' && nameCovers(wide, narrow))
 
 export const identity = condition({
   shape: oneOrMany(text('a name or URI, such as spiffe://cluster.local/ns/shop/**')),

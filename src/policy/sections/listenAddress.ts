@@ -15,3 +15,9 @@ export const fixedAddress = readText('an IP address and port', (text): Address |
   if (found !== undefined && found.port > 0 && ipWords(found.host) !== undefined) return found
   return mistake(`"${text}" is not an IP address and port, such as 10.0.0.5:8080 or "[fd00::5]:8080"`)
 })
+
+/** An IP address whose port matters little. */
+export const peerAddress = readText('an IP address', (text): Address | Mistake => {
+  const found = parseAddress(text) ?? { host: text, port: 0 }
+  return ipWords(found.host) === undefined ? mistake(`"${text}" is not an IP address`) : found
+})
