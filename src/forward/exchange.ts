@@ -81,7 +81,10 @@ export interface Asking {
   consumed(bytes: number): void
 }
 
-/** Opens a request on an upstream connection. `last`: it has no body. */
+/**
+ * Opens a request on an upstream connection. `last`: it has no body. A CONNECT is never `last`: its body is the tunnel;
+ * an HTTP/1.1 Upgrade is, where it has none, and becomes a tunnel in both directions with the 101.
+ */
 export type Open = (head: RequestHead, last: boolean, answer: Answer) => Asking
 
 /** One connection to an upstream, as the pool sees it: HTTP/1 takes one request at a time, HTTP/2 many. */

@@ -1,0 +1,56 @@
+import type { RequestRead, ResponseRead } from '../codec/http1.ts'
+import { listOf } from '../codec/http1Head.ts'
+import type { Fields } from './exchange.ts'
+
+/** Never passed on, whether `Connection` names them or not (RFC 9110 section 7.6.1). */
+const HOP_BY_HOP = new Set([
+  'connection',
+  'keep-alive',
+  'proxy-connection',
+  'proxy-authenticate',
+  'proxy-authorization',
+  'transfer-encoding',
+  'upgrade',
+  'te',
+])
+
+/** Not hop-by-hop even where `Connection` names them: without them the message would be another one. */
+const KEPT = new Set(['host', 'content-length', 'trailer'])
+
+/** The fields of a message that go on to the next hop. The same array where nothing is to be removed. */
+export const endToEnd = (head: RequestRead | ResponseRead): Fields => {
+  const { fields } = head
+  if (!head.hopByHop && head.lengths <= 1) return fields
+  const named = head.connection === '' ? NONE : listOf(head.connection)
+  const kept: Fields = []
+  let lengthSeen = false
+  for (let i = 0; i < fields.length; i += 2) {
+    const name = fields[i]!
+    const lower = name.toLowerCase()
+    if (lower === 'te') {
+      if (listOf(fields[i + 1]!).some((coding) => coding === 'trailers')) kept.push(name, 'trailers')
+      continue
+    }
+    if (HOP_BY_HOP.has(lower) || (named.includes(lower) && !KEPT.has(lower))) continue
+    // Trailers come only with chunks, and are announced only where they can come.
+    if (lower === 'trailer' && head.framing !== 'chunked') continue
+    if (lower === 'content-length') {
+      if (lengthSeen) continue
+      lengthSeen = true
+    }
+    kept.push(name, fields[i + 1]!)
+  }
+  return kept
+}
+
+const NONE: readonly string[] = []
+
+/** Whether `Connection` has this option, given in lower case. */
+export const hasOption = (connection: string, option: string): boolean =>
+  connection !== '' && (connection.toLowerCase() === option || listOf(connection).includes(option))
+
+/** The protocols that a request asks to change to, first choice first; Upgrade counts only where Connection names it. */
+export const upgradesOf = (head: RequestRead): readonly string[] =>
+  head.upgrade === undefined || head.minor === 0 || !hasOption(head.connection, 'upgrade')
+    ? NONE
+    : head.upgrade.split(',').flatMap((protocol) => protocol.trim() || [])

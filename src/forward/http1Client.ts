@@ -1,0 +1,482 @@
+import type { Duplex } from 'node:stream'
+import { type Target, targetOf } from '../codec/authority.ts'
+import { type Http1Event, type RequestRead, requestReader } from '../codec/http1.ts'
+import { HTTP1_STATUS, type Http1Code } from '../codec/http1Error.ts'
+import type { Http1Limits } from '../codec/http1Head.ts'
+import { chunkText, lastChunkText, REASONS, responseHeadText } from '../codec/http1Write.ts'
+import type { Clock } from '../net/clock.ts'
+import { ProtocolError } from '../net/protocolError.ts'
+import { reset } from '../net/relay.ts'
+import type { Ending } from '../net/traffic.ts'
+import { Deadline } from './deadline.ts'
+import type { Answer, Asking, Fields, Open, RequestHead, ResponseHead } from './exchange.ts'
+import { endToEnd, hasOption, upgradesOf } from './hopByHop.ts'
+import { Output } from './output.ts'
+
+/** What a client-facing HTTP/1 connection may cost. */
+export interface Http1ClientLimits extends Http1Limits {
+  /** From the first byte of a head to its last. */
+  readonly headMs: number
+  /** Between a response and the next request. */
+  readonly idleMs: number
+}
+
+/** What the connection is told by whoever runs it, and what it tells. */
+export interface Http1ClientOptions {
+  readonly limits: Http1ClientLimits
+  readonly clock: Clock
+  readonly open: Open
+  /** Of these, which an Upgrade asks for, may the connection change to; undefined ignores the Upgrade. */
+  readonly chooseUpgrade: (asked: readonly string[]) => string | undefined
+  /** Hands the connection over to HTTP/2 (RFC 7540 section 3.2); false where this request cannot. */
+  readonly toHttp2?: (head: RequestHead, settings: string, rest: Buffer) => boolean
+  /** A request that was refused before it could be opened. */
+  readonly refused: (error: ProtocolError, status: number) => void
+  readonly count: { sent: number; received: number }
+  readonly ended: (ended: Ending, error?: Error) => void
+}
+
+/** Bytes of a request that wait for a slow upstream before the client is read no further. */
+const WINDOW_BYTES = 262_144
+/** After an answer that came early, so much of the rest is read and dropped, so that the answer is not lost in a reset. */
+const LINGER_BYTES = 1_048_576
+const LINGER_MS = 1000
+
+const CANCEL = 8
+const PROTOCOL_ERROR = 1
+const NOTHING = Buffer.alloc(0)
+const NO_FIELDS: Fields = []
+
+type State = 'idle' | 'request' | 'tunnel' | 'lingering' | 'over'
+type Answering = 'none' | 'length' | 'chunked' | 'close'
+
+/** A client's HTTP/1 connection: its requests one after another, and the answers in their order. */
+export class Http1Client implements Answer {
+  readonly #stream: Duplex
+  readonly #options: Http1ClientOptions
+  readonly #reader
+  readonly #output: Output
+  readonly #deadline: Deadline
+  #state: State = 'idle'
+  #asking: Asking | undefined
+  #method = ''
+  #minor = 1
+  #keepsAlive = true
+  #isDraining = false
+  #requestDone = true
+  #responseDone = true
+  #headSent = false
+  #answering: Answering = 'none'
+  #left = 0
+  #linger = 0
+  #unacknowledged = 0
+  #isPaused = false
+  #answerUnacknowledged = 0
+  #isBusy = false
+  #why: Ending = 'closed'
+  #lingered = 0
+
+  constructor(stream: Duplex, options: Http1ClientOptions) {
+    this.#stream = stream
+    this.#options = options
+    this.#reader = requestReader(options.limits)
+    this.#output = new Output(stream, this)
+    this.#deadline = new Deadline(options.clock, () => this.#late())
+  }
+
+  /** Begins. `stream` may hold bytes that detection put back. */
+  start() {
+    const stream = this.#stream
+    this.#deadline.in(this.#options.limits.headMs)
+    stream.on('error', (error: Error) => this.#over('clientReset', error))
+    stream.on('close', () => this.#over('clientReset'))
+    stream.on('end', () => this.#clientEnded())
+    stream.on('data', (bytes: Buffer) => this.#received(bytes))
+  }
+
+  /** Ends after the response that is under way; at once where there is none. */
+  drain() {
+    this.#isDraining = true
+    if (this.#state === 'idle' && !this.#reader.isWithin) this.#lingerOn('closed')
+  }
+
+  /** Ends now. */
+  close(why: Ending) {
+    this.#over(why)
+  }
+
+  // What the upstream says.
+
+  information(head: ResponseHead) {
+    if (this.#minor === 0 || this.#headSent) return
+    this.#output.text(responseHeadText(1, head.status, reasonOf(head), head.fields, ''))
+  }
+
+  head(head: ResponseHead, last: boolean) {
+    if (this.#headSent) return
+    this.#headSent = true
+    const { status } = head
+    if (status === 101 || (this.#method === 'CONNECT' && status >= 200 && status < 300)) return this.#switch(head)
+    let more = this.#delimit(head, last)
+    const minor = this.#minor
+    if (this.#isDraining || (!this.#requestDone && last)) this.#keepsAlive = false
+    if (!this.#keepsAlive) more += 'Connection: close\r\n'
+    else if (minor === 0) more += 'Connection: keep-alive\r\n'
+    const fields = minor === 0 ? withoutTrailer(head.fields) : head.fields
+    this.#output.text(responseHeadText(minor, status, reasonOf(head), fields, more))
+    if (last) this.#answered()
+  }
+
+  data(chunk: Buffer, last: boolean) {
+    if (this.#responseDone || !this.#headSent) return
+    if (chunk.length > 0) this.#send(chunk)
+    if (last) this.trailers(NO_FIELDS)
+  }
+
+  trailers(fields: Fields) {
+    if (this.#responseDone || !this.#headSent) return
+    if (this.#state === 'tunnel') {
+      this.#responseDone = true
+      this.#output.end()
+      return this.#tunnelEnded()
+    }
+    if (this.#answering === 'chunked') this.#output.text(lastChunkText(fields))
+    if (this.#answering === 'length' && this.#left > 0) return this.abort()
+    this.#answered()
+  }
+
+  abort() {
+    if (this.#responseDone) return
+    // Half an answer must not look like a whole one.
+    this.#output.flush()
+    this.#asking = undefined
+    this.#over('upstreamReset')
+  }
+
+  consumed(bytes: number) {
+    this.#unacknowledged -= bytes
+    if (this.#isPaused && this.#unacknowledged < WINDOW_BYTES / 2) this.#resume()
+  }
+
+  written() {
+    const bytes = this.#answerUnacknowledged
+    if (bytes === 0) return
+    this.#answerUnacknowledged = 0
+    this.#asking?.consumed(bytes)
+  }
+
+  /** How the body will be delimited (RFC 9112 section 6.1), and the fields that say so. */
+  #delimit(head: ResponseHead, last: boolean): string {
+    if (last) {
+      this.#answering = 'none'
+      const bodiless = this.#method === 'HEAD' || head.status === 204 || head.status === 304
+      return bodiless || head.length !== undefined ? '' : 'Content-Length: 0\r\n'
+    }
+    if (head.length !== undefined) {
+      this.#answering = 'length'
+      this.#left = head.length
+      return ''
+    }
+    if (this.#minor === 1) {
+      this.#answering = 'chunked'
+      return 'Transfer-Encoding: chunked\r\n'
+    }
+    this.#answering = 'close'
+    this.#keepsAlive = false
+    return ''
+  }
+
+  #send(chunk: Buffer) {
+    this.#options.count.received += chunk.length
+    this.#answerUnacknowledged += chunk.length
+    if (this.#answering === 'chunked') {
+      this.#output.text(chunkText(chunk.length))
+      this.#output.bytes(chunk)
+      this.#output.text('\r\n')
+      return
+    }
+    if (this.#answering === 'length') {
+      this.#left -= chunk.length
+      // More than was announced would be read as another response.
+      if (this.#left < 0) return this.abort()
+    }
+    this.#output.bytes(chunk)
+  }
+
+  /** The response is complete. */
+  #answered() {
+    this.#responseDone = true
+    if (this.#requestDone) this.#turn()
+    else this.#lingerOn('closed')
+  }
+
+  /** Both request and response are complete: the next request, or the end. */
+  #turn() {
+    this.#asking = undefined
+    this.#state = 'idle'
+    if (!this.#keepsAlive || this.#isDraining) return this.#lingerOn('closed')
+    this.#unacknowledged = 0
+    if (this.#isPaused) this.#resume()
+    this.#deadline.in(this.#options.limits.idleMs)
+    // From within the reading of a batch that loop goes on by itself.
+    if (!this.#isBusy) this.#advance(this.#reader.next())
+  }
+
+  /**
+   * Says goodbye and reads what still comes for a moment: closing with bytes unread would reset the connection, and the
+   * reset could overtake the answer (RFC 9112 section 9.6).
+   */
+  #lingerOn(why: Ending) {
+    if (this.#state === 'lingering' || this.#state === 'over') return
+    this.#asking?.abort(0)
+    this.#asking = undefined
+    this.#state = 'lingering'
+    this.#why = why
+    this.#linger = LINGER_BYTES
+    this.#output.end()
+    this.#deadline.in(LINGER_MS)
+    if (this.#isPaused) this.#resume()
+    if (this.#stream.readableEnded) queueMicrotask(() => this.#clientEnded())
+  }
+
+  /** What the client sends. */
+  #received(bytes: Buffer) {
+    if (this.#state === 'lingering') {
+      this.#linger -= bytes.length
+      if (this.#linger < 0) this.#over(this.#why)
+      return
+    }
+    if (this.#state === 'over') return
+    if (this.#state === 'idle' && !this.#reader.isWithin) this.#deadline.in(this.#options.limits.headMs)
+    this.#advance(this.#reader.push(bytes))
+    // A client that sends requests without reading answers is read no further.
+    if (this.#reader.unread > WINDOW_BYTES && !this.#isPaused) this.#pause()
+  }
+
+  /** Deals with events, and with those of the requests that follow, until one has to wait for its answer. */
+  #advance(first: Http1Event<RequestRead>[]) {
+    if (this.#isBusy) return
+    this.#isBusy = true
+    let events = first
+    while (events.length > 0) {
+      this.#take(events)
+      events = this.#state === 'idle' ? this.#reader.next() : NONE
+    }
+    this.#isBusy = false
+  }
+
+  #take(events: Http1Event<RequestRead>[]) {
+    const last = events[events.length - 1]!
+    for (let i = 0; i < events.length; i++) {
+      const event = events[i]!
+      if (event.is === 'request') {
+        // Of a request that is faulty in the same bytes the upstream never sees any.
+        if (last.is === 'failed') return this.#refuse(last.error)
+        this.#begin(event)
+        if (event.framing === 'none') i++
+      } else if (event.is === 'data') {
+        const next = events[i + 1]
+        const isLast = next?.is === 'end' && next.trailers.length === 0
+        if (isLast) i++
+        this.#pass(event.bytes, isLast)
+      } else if (event.is === 'end') this.#requestEnded(event.trailers)
+      else this.#failed(event.error)
+      if (this.#state === 'lingering' || this.#state === 'over') return
+    }
+  }
+
+  #begin(read: RequestRead) {
+    this.#method = read.method
+    this.#minor = read.minor
+    this.#headSent = false
+    this.#responseDone = false
+    this.#keepsAlive =
+      read.minor === 1 ? !hasOption(read.connection, 'close') : hasOption(read.connection, 'keep-alive')
+    let target: Target
+    try {
+      target = targetOf(read)
+      if (read.coding !== undefined && read.coding.toLowerCase() !== 'chunked') throw unknownCoding(read.coding)
+    } catch (error) {
+      if (error instanceof ProtocolError) return this.#refuse(error)
+      throw error
+    }
+    const asked = upgradesOf(read)
+    const upgrade = asked.length === 0 ? undefined : this.#options.chooseUpgrade(asked)
+    const head = requestHead(read, target, upgrade)
+    const last = read.framing === 'none' && read.method !== 'CONNECT'
+    if (upgrade === 'h2c' && this.#upgradeToHttp2(read, head)) return
+    this.#state = 'request'
+    this.#requestDone = last
+    this.#deadline.clear()
+    this.#asking = this.#options.open(head, last, this)
+    // The request is complete; what follows a CONNECT waits until there is a tunnel.
+    if (read.framing === 'none') this.#requestDone = true
+    if (this.#responseDone) this.#asking = undefined
+  }
+
+  #upgradeToHttp2(read: RequestRead, head: RequestHead): boolean {
+    const settings = fieldOf(read.fields, 'http2-settings')
+    if (settings === undefined || read.framing !== 'none' || this.#options.toHttp2 === undefined) return false
+    this.#state = 'over'
+    this.#stream.removeAllListeners()
+    this.#deadline.stop()
+    return this.#options.toHttp2(head, settings, this.#reader.rest())
+  }
+
+  #pass(bytes: Buffer, last: boolean) {
+    this.#options.count.sent += bytes.length
+    this.#unacknowledged += bytes.length
+    if (this.#unacknowledged > WINDOW_BYTES && !this.#isPaused) this.#pause()
+    if (last) this.#requestDone = true
+    this.#asking?.data(bytes, last)
+    if (last && this.#responseDone && this.#state === 'request') this.#turn()
+  }
+
+  #requestEnded(trailers: Fields) {
+    this.#requestDone = true
+    if (trailers.length > 0) this.#asking?.trailers(trailers)
+    else this.#asking?.data(NOTHING, true)
+    if (this.#responseDone && this.#state === 'request') this.#turn()
+  }
+
+  /** The client broke the protocol within a request. */
+  #failed(error: ProtocolError) {
+    if (this.#state === 'idle') return this.#refuse(error)
+    this.#asking?.abort(PROTOCOL_ERROR)
+    this.#asking = undefined
+    if (this.#headSent) return this.#over('protocolError', error)
+    this.#refuse(error)
+  }
+
+  /** Answers what cannot be a request of ours, and closes. */
+  #refuse(error: ProtocolError) {
+    const status = HTTP1_STATUS[error.code as Http1Code] ?? 400
+    this.#options.refused(error, status)
+    const text = `${error.message}\n`
+    const fields = ['Content-Type', 'text/plain', 'Content-Length', `${Buffer.byteLength(text)}`]
+    const head = responseHeadText(1, status, REASONS[status] ?? '', fields, 'Connection: close\r\n')
+    this.#output.text(this.#method === 'HEAD' ? head : head + text)
+    this.#responseDone = true
+    this.#lingerOn('protocolError')
+  }
+
+  /** After a 101, or a 2xx to CONNECT: bytes both ways. */
+  #switch(head: ResponseHead) {
+    const upgrade = head.upgrade
+    const more = head.status === 101 ? `Connection: Upgrade\r\nUpgrade: ${upgrade}\r\n` : ''
+    this.#output.text(responseHeadText(1, head.status, reasonOf(head), head.fields, more))
+    this.#state = 'tunnel'
+    this.#answering = 'close'
+    this.#keepsAlive = false
+    this.#requestDone = false
+    const rest = this.#reader.tunnel()
+    if (rest.length > 0) queueMicrotask(() => this.#pass(rest, false))
+    if (this.#stream.readableEnded) queueMicrotask(() => this.#clientEnded())
+  }
+
+  #tunnelEnded() {
+    if (this.#responseDone && this.#requestDone) this.#lingerOn('closed')
+  }
+
+  #clientEnded() {
+    if (this.#state === 'lingering') return this.#leave()
+    if (this.#state === 'tunnel') {
+      if (this.#requestDone) return
+      this.#requestDone = true
+      this.#asking?.data(NOTHING, true)
+      return this.#tunnelEnded()
+    }
+    this.#keepsAlive = false
+    // A client may say goodbye once its request is sent, and still wants the answer.
+    if (this.#state === 'request' && this.#requestDone) return
+    if (this.#state === 'idle' && !this.#reader.isWithin) this.#lingerOn('closed')
+    else this.#advance(this.#reader.end())
+  }
+
+  /** The client has said goodbye too: what was written goes out, and that is all. */
+  #leave() {
+    const stream = this.#stream
+    const done = () => this.#over(this.#why)
+    this.#output.flush()
+    if (stream.writableFinished) done()
+    else stream.once('finish', done)
+  }
+
+  #late() {
+    if (this.#state === 'lingering') {
+      // An answer that is still on its way to a slow client gets as long as a pause between requests.
+      this.#lingered += LINGER_MS
+      if (this.#stream.writableLength === 0 || this.#lingered > this.#options.limits.idleMs) this.#over(this.#why)
+      else this.#deadline.in(LINGER_MS)
+      return
+    }
+    if (this.#state !== 'idle') return
+    if (!this.#reader.isWithin) return this.#lingerOn('idleTimeout')
+    this.#refuse(new ProtocolError('HTTP1_HEAD_TIMEOUT', 'the head of the request took too long'))
+  }
+
+  #over(why: Ending, error?: Error) {
+    if (this.#state === 'over') return
+    const wasLingering = this.#state === 'lingering'
+    const wasWithin = this.#state === 'request' || this.#state === 'tunnel' || this.#reader.isWithin
+    const ended = wasLingering || (why === 'clientReset' && !wasWithin) ? this.#why : why
+    this.#state = 'over'
+    this.#deadline.stop()
+    this.#asking?.abort(CANCEL)
+    this.#asking = undefined
+    if (ended === 'upstreamReset' || ended === 'policyChanged') reset(this.#stream)
+    else this.#stream.destroy()
+    this.#options.ended(ended, ended === why ? error : undefined)
+  }
+
+  #pause() {
+    this.#isPaused = true
+    this.#stream.pause()
+  }
+
+  #resume() {
+    this.#isPaused = false
+    this.#stream.resume()
+  }
+}
+
+const NONE: Http1Event<RequestRead>[] = []
+
+const reasonOf = ({ status, reason }: ResponseHead): string => (reason === '' ? (REASONS[status] ?? '') : reason)
+
+const unknownCoding = (coding: string): ProtocolError =>
+  new ProtocolError('HTTP1_CODING_UNKNOWN', `transfer coding ${coding} is not understood`)
+
+const requestHead = (read: RequestRead, target: Target, upgrade: string | undefined): RequestHead => {
+  const { method, minor } = read
+  const fields = endToEnd(read)
+  return {
+    method,
+    scheme: target.scheme,
+    authority: target.authority,
+    target: target.target,
+    version: minor === 1 ? '1.1' : '1.0',
+    absolute: target.absolute,
+    // The target says where it goes; a Host that disagrees must not pass (RFC 9112 section 3.2.2).
+    fields: target.absolute || method === 'CONNECT' ? withHost(fields, target.authority) : fields,
+    ...(upgrade !== undefined && { upgrade }),
+    ...(read.framing !== 'chunked' && { length: Math.max(0, read.length) }),
+  }
+}
+
+const withHost = (fields: Fields, authority: string): Fields => {
+  const copy = [...fields]
+  for (let i = 0; i < copy.length; i += 2) {
+    if (copy[i]!.toLowerCase() !== 'host') continue
+    copy[i + 1] = authority
+    return copy
+  }
+  return ['Host', authority, ...copy]
+}
+
+const withoutTrailer = (fields: Fields): Fields => fields.filter((_, i) => fields[i & ~1]!.toLowerCase() !== 'trailer')
+
+const fieldOf = (fields: Fields, name: string): string | undefined => {
+  for (let i = 0; i < fields.length; i += 2) if (fields[i]!.toLowerCase() === name) return fields[i + 1]
+  return undefined
+}

@@ -1,0 +1,280 @@
+import type { Duplex } from 'node:stream'
+import type { Address } from '../net/address.ts'
+import type { Clock } from '../net/clock.ts'
+import type { Dial } from '../net/connection.ts'
+import { dialWithin } from '../net/dial.ts'
+import type { Upstream, UpstreamEvents } from './exchange.ts'
+
+/** A request that asks for a connection: told once, with one or with the reason why there is none. */
+export interface Waiter {
+  /** The request takes its place on the connection within this call. */
+  ready(upstream: Upstream): void
+  failed(error: Error): void
+}
+
+/** Where to, how, and what it may cost. */
+export interface PoolTarget {
+  readonly address: Address
+  /** What must be the same for a connection to be shared: protocol, TLS, whatever else the dial depends on. */
+  readonly kind: string
+  readonly dial: Dial
+  /** Speaks the protocol over a new connection. */
+  readonly speak: (stream: Duplex, events: UpstreamEvents) => Upstream
+  /** How long a request may wait until it has a connection. */
+  readonly connectMs: number
+  readonly limits: PoolLimits
+}
+
+/** Each of these, when hit, is counted by name. */
+export interface PoolLimits {
+  readonly connectionsMax: number
+  readonly pendingMax: number
+  /** Below the keep-alive of common servers (Apache 5 s, node 5 s), so that theirs is hardly ever the first to pass. */
+  readonly idleMs: number
+}
+
+export type PoolLimitHit = 'connections' | 'pending'
+
+/** How often idle connections are looked at. */
+const SWEEP_MS = 500
+/** A server that is not listening yet is asked again, ever more slowly, until the time to connect is over. */
+const AGAIN_MS_MIN = 20
+const AGAIN_MS_MAX = 500
+
+interface Idle {
+  readonly upstream: Upstream
+  /** When it has been idle for too long. */
+  readonly until: number
+}
+
+/** Connections to one address, of one kind. */
+interface Destination {
+  /** Free HTTP/1 connections, the last used last: the busy stay warm and the others grow old. */
+  readonly idle: Idle[]
+  /** HTTP/2 connections; each takes many requests. */
+  readonly shared: Set<Upstream>
+  readonly waiting: Pending[]
+  idleMs: number
+  isForgotten: boolean
+  open: number
+  dialling: number
+}
+
+interface Pending {
+  readonly waiter: Waiter
+  readonly target: PoolTarget
+  readonly cancelTimer: () => void
+}
+
+/** Connections to upstreams, kept between requests: one pool for the whole process. */
+export class Pool {
+  readonly #clock: Clock
+  readonly #limitHit: (what: PoolLimitHit, address: Address) => void
+  readonly #destinations = new Map<string, Destination>()
+  /** So that a request on a connection that goes to one place builds no key. */
+  readonly #byTarget = new WeakMap<PoolTarget, Destination>()
+  #isSweeping = false
+
+  constructor(clock: Clock, limitHit: (what: PoolLimitHit, address: Address) => void = () => {}) {
+    this.#clock = clock
+    this.#limitHit = limitHit
+  }
+
+  /** Connections now open or being opened, for tests and metrics. */
+  get size(): number {
+    let size = 0
+    for (const destination of this.#destinations.values()) size += destination.open + destination.dialling
+    return size
+  }
+
+  /**
+   * Finds a connection, or opens one, or waits for one. `fresh`: not one that was used before, whose server may be
+   * closing it. Returns how to stop waiting.
+   */
+  acquire(target: PoolTarget, waiter: Waiter, fresh = false): () => void {
+    const destination = this.#destination(target)
+    const found = fresh ? undefined : this.#free(destination)
+    if (found !== undefined) {
+      waiter.ready(found)
+      return nothing
+    }
+    if (destination.waiting.length >= target.limits.pendingMax) {
+      this.#limitHit('pending', target.address)
+      waiter.failed(withCode('POOL_PENDING', 'too many requests wait for a connection'))
+      return nothing
+    }
+    const pending = this.#wait(destination, target, waiter)
+    if (this.#mayOpen(destination, target)) this.#open(destination, target)
+    return () => this.#forget(destination, pending)
+  }
+
+  /** A connection of its own, which nothing else will use. */
+  single(target: PoolTarget, waiter: Waiter): () => void {
+    const signal = new AbortController()
+    const events: UpstreamEvents = { freed: (upstream) => upstream.close(), ended: () => {} }
+    this.#dial(target, signal.signal).then(
+      (stream) => (signal.signal.aborted ? stream.destroy() : waiter.ready(target.speak(stream, events))),
+      (error) => signal.signal.aborted || waiter.failed(error),
+    )
+    return () => signal.abort()
+  }
+
+  /** Closes what is idle, and each other connection once it is. */
+  close() {
+    for (const destination of this.#destinations.values()) {
+      for (const { upstream } of destination.idle.splice(0)) upstream.close()
+      for (const upstream of destination.shared) upstream.close()
+    }
+  }
+
+  #destination(target: PoolTarget): Destination {
+    const known = this.#byTarget.get(target)
+    if (known !== undefined && !known.isForgotten) return known
+    const { address } = target
+    const key = `${address.host} ${address.port} ${target.kind}`
+    let found = this.#destinations.get(key)
+    if (found === undefined) {
+      found = { idle: [], shared: new Set(), waiting: [], idleMs: 0, open: 0, dialling: 0, isForgotten: false }
+      this.#destinations.set(key, found)
+    }
+    found.idleMs = target.limits.idleMs
+    this.#byTarget.set(target, found)
+    return found
+  }
+
+  #free(destination: Destination): Upstream | undefined {
+    for (const upstream of destination.shared) if (upstream.room() > 0) return upstream
+    while (true) {
+      const last = destination.idle.pop()
+      if (last === undefined || last.upstream.room() > 0) return last?.upstream
+    }
+  }
+
+  #mayOpen(destination: Destination, { limits, address }: PoolTarget): boolean {
+    // One dial for each that waits, and no more: HTTP/2 will serve many on the first.
+    if (destination.dialling >= destination.waiting.length) return false
+    if (destination.open + destination.dialling < limits.connectionsMax) return true
+    this.#limitHit('connections', address)
+    return false
+  }
+
+  #wait(destination: Destination, target: PoolTarget, waiter: Waiter): Pending {
+    const cancelTimer = this.#clock.after(target.connectMs, () => {
+      this.#forget(destination, pending)
+      waiter.failed(withCode('CONNECT_TIMEOUT', `no connection within ${target.connectMs} ms`))
+    })
+    const pending: Pending = { waiter, target, cancelTimer }
+    destination.waiting.push(pending)
+    return pending
+  }
+
+  #forget(destination: Destination, pending: Pending) {
+    const at = destination.waiting.indexOf(pending)
+    if (at === -1) return
+    destination.waiting.splice(at, 1)
+    pending.cancelTimer()
+  }
+
+  #open(destination: Destination, target: PoolTarget) {
+    destination.dialling++
+    this.#dial(target).then(
+      (stream) => {
+        destination.dialling--
+        this.#opened(destination, target, stream)
+      },
+      (error) => {
+        destination.dialling--
+        this.#failed(destination, error)
+      },
+    )
+  }
+
+  async #dial({ dial, address, connectMs }: PoolTarget, signal?: AbortSignal): Promise<Duplex> {
+    const until = this.#clock.now() + connectMs
+    for (let again = AGAIN_MS_MIN; ; again = Math.min(2 * again, AGAIN_MS_MAX)) {
+      try {
+        return await dialWithin(dial, address, Math.max(1, until - this.#clock.now()), this.#clock, signal)
+      } catch (error) {
+        const { code } = error as NodeJS.ErrnoException
+        if (code !== 'ECONNREFUSED' || this.#clock.now() + again >= until || signal?.aborted) throw error
+      }
+      await new Promise<void>((resolve) => this.#clock.after(again, resolve))
+    }
+  }
+
+  #opened(destination: Destination, target: PoolTarget, stream: Duplex) {
+    let isGone = false
+    const upstream = target.speak(stream, {
+      freed: (free) => this.#freed(destination, free),
+      ended: (gone) => {
+        destination.shared.delete(gone)
+        if (isGone) return
+        isGone = true
+        destination.open--
+        this.#refill(destination)
+      },
+    })
+    destination.open++
+    if (upstream.protocol === 'http2') destination.shared.add(upstream)
+    this.#freed(destination, upstream)
+  }
+
+  /** Gives a connection that has room to those who wait, in their order; what nobody wants is kept. */
+  #freed(destination: Destination, upstream: Upstream) {
+    while (destination.waiting.length > 0 && upstream.room() > 0) {
+      const pending = destination.waiting.shift()!
+      pending.cancelTimer()
+      pending.waiter.ready(upstream)
+    }
+    if (upstream.protocol !== 'http1' || upstream.room() === 0) return
+    destination.idle.push({ upstream, until: this.#clock.now() + destination.idleMs })
+    this.#sweepLater()
+  }
+
+  #failed(destination: Destination, error: Error) {
+    const pending = destination.waiting.shift()
+    pending?.cancelTimer()
+    pending?.waiter.failed(error)
+    this.#refill(destination)
+  }
+
+  /** Those who wait for a connection that is gone get another. */
+  #refill(destination: Destination) {
+    const next = destination.waiting[0]
+    if (next !== undefined && this.#mayOpen(destination, next.target)) this.#open(destination, next.target)
+  }
+
+  #sweepLater() {
+    if (this.#isSweeping) return
+    this.#isSweeping = true
+    this.#clock.after(SWEEP_MS, () => {
+      this.#isSweeping = false
+      this.#sweep()
+    })
+  }
+
+  #sweep() {
+    let isAnyLeft = false
+    for (const [key, destination] of this.#destinations) {
+      this.#sweepOne(destination)
+      const { idle, open, dialling, waiting } = destination
+      if (idle.length > 0) isAnyLeft = true
+      if (open + dialling + waiting.length === 0) {
+        destination.isForgotten = true
+        this.#destinations.delete(key)
+      }
+    }
+    if (isAnyLeft) this.#sweepLater()
+  }
+
+  #sweepOne({ idle }: Destination) {
+    const now = this.#clock.now()
+    let old = 0
+    while (old < idle.length && (now >= idle[old]!.until || idle[old]!.upstream.room() === 0)) old++
+    for (const { upstream } of idle.splice(0, old)) upstream.close()
+  }
+}
+
+const nothing = () => {}
+
+const withCode = (code: string, message: string): Error => Object.assign(new Error(message), { code })
