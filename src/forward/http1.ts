@@ -1,1 +1,36 @@
-export { opaque as http1 } from './opaque.ts'
+import type { Duplex } from 'node:stream'
+import type { Dial } from '../net/connection.ts'
+import { described } from '../net/relay.ts'
+import type { Traffic } from '../net/traffic.ts'
+import { settled } from '../policy/verdict.ts'
+import { discard } from './earlyDial.ts'
+import { Http1Client, type Http1ClientLimits } from './http1Client.ts'
+import type { Forwarder, Plan } from './plan.ts'
+import { Router } from './route.ts'
+
+/** A connection that speaks HTTP/1: each request goes where the policy says. */
+export const http1: Forwarder = (stream: Duplex, plan: Plan, dial: Dial): Promise<Traffic> =>
+  new Promise((resolve) => {
+    const { life, clock } = plan
+    discard(plan.early)
+    const router = new Router(plan, dial)
+    const client = new Http1Client(stream, {
+      limits: clientLimits(plan),
+      clock,
+      open: router.ask,
+      chooseUpgrade: router.chooseUpgrade,
+      refused: (error, status) => router.refused(error, status),
+      count: life.count,
+      ended: (ended, error) => resolve({ ...life.count, ended, ...(error && { error: described(error) }) }),
+    })
+    life.closer = (why) => client.close(why)
+    life.onDrain = () => client.drain()
+    client.start()
+  })
+
+const clientLimits = ({ verdict }: Plan): Http1ClientLimits => ({
+  headBytesMax: settled(verdict['http.head.maxBytes']),
+  fieldsMax: settled(verdict['http.head.maxFields']),
+  headMs: settled(verdict['http.head.timeout']),
+  idleMs: settled(verdict['http.keepAlive']),
+})

@@ -1,12 +1,13 @@
 import type { AnyAspect, ValueOf } from './aspects/aspect.ts'
 import { deny } from './aspects/deny.ts'
 import { detect } from './aspects/detect.ts'
+import { http } from './aspects/http.ts'
 import { limits } from './aspects/limits.ts'
 import { protocol } from './aspects/protocol.ts'
 import { upstream } from './aspects/upstream.ts'
 
 /** What rules decide, by dotted name. One file and one line each; a file may hold a group of them. */
-export const ASPECTS = { ...deny, ...protocol, ...detect, ...upstream, ...limits }
+export const ASPECTS = { ...deny, ...protocol, ...detect, ...upstream, ...limits, ...http }
 
 export type AspectName = keyof typeof ASPECTS
 

@@ -13,6 +13,13 @@ export const upstream = {
     says: 'where it goes: by one of these keys',
     because: 'a transparent proxy changes no destination that nobody told it to change',
   }),
+  'upstream.protocol': aspect({
+    shape: oneOf(['auto', 'http1', 'http2']),
+    builtIn: 'auto',
+    until: 'request',
+    says: 'the version of HTTP spoken to the upstream; `auto` is what the client speaks',
+    because: 'a server that was asked in one version understands it',
+  }),
   'upstream.proxyProtocol': aspect({
     shape: oneOf(['none', 'v1', 'v2']),
     builtIn: 'none',

@@ -1,0 +1,87 @@
+import type { Address } from '../net/address.ts'
+import type { Fields, RequestHead } from './exchange.ts'
+import type { FieldChanges } from './httpSettings.ts'
+
+/** The private mark of requests that passed a Sluice: the hops, oldest first. */
+export const HOP_FIELD = 'sluice-hop'
+
+/** More hops than this is a loop among several, or somebody who plays. */
+const HOPS_MAX = 16
+
+/** What is known of who sent a request, for the upstream to be told. */
+export interface Origin {
+  readonly peer: Address
+  readonly identity: string | undefined
+  readonly hop: string
+}
+
+/** The hops that a request made before; undefined when it has been here already, or has made too many. */
+export const hopsOf = (fields: Fields, hop: string): string | undefined => {
+  let hops = ''
+  for (let i = 0; i < fields.length; i += 2) {
+    if (fields[i]!.length !== HOP_FIELD.length || fields[i]!.toLowerCase() !== HOP_FIELD) continue
+    const value = fields[i + 1]!
+    // Only what a Sluice can have written counts, and only that goes on.
+    if (/^[0-9a-f]{8}(,[0-9a-f]{8})*$/.test(value)) hops = hops === '' ? value : `${hops},${value}`
+  }
+  if (hops === '') return hops
+  const all = hops.split(',')
+  return all.includes(hop) || all.length > HOPS_MAX ? undefined : hops
+}
+
+/** The fields of a request as they go on: nothing that the client says in our name, and what the policy changes. */
+export const requestFields = (head: RequestHead, changes: FieldChanges, origin: Origin, hops: string): Fields => {
+  const fields = kept(head.fields, changes.remove, true)
+  if (changes.via) fields.push('via', `${head.version === '2' ? '2.0' : head.version} sluice`)
+  if (changes.forwarded !== 'none') tellOrigin(fields, head, changes.forwarded, origin.peer.host)
+  for (const [name, value] of changes.set) fields.push(name, value)
+  if (origin.identity !== undefined) fields.push('sluice-identity', origin.identity)
+  if (changes.marker) fields.push(HOP_FIELD, hops === '' ? origin.hop : `${hops},${origin.hop}`)
+  return fields
+}
+
+/** The fields of a response as they go on. */
+export const responseFields = (fields: Fields, changes: FieldChanges): Fields => {
+  const changed = kept(fields, changes.remove, false)
+  if (changes.via) changed.push('via', '1.1 sluice')
+  for (const [name, value] of changes.set) changed.push(name, value)
+  return changed
+}
+
+/** A copy without those removed, nor, of a client, any that begins with `sluice-`. */
+const kept = (fields: Fields, remove: ReadonlySet<string>, isClients: boolean): Fields => {
+  const copy: Fields = []
+  for (let i = 0; i < fields.length; i += 2) {
+    const name = fields[i]!
+    if (isClients && name.length > 7 && (name.charCodeAt(0) | 32) === 115 && /^sluice[-_]/i.test(name)) continue
+    if (remove.size > 0 && remove.has(name.toLowerCase())) continue
+    copy.push(name, fields[i + 1]!)
+  }
+  return copy
+}
+
+/** Forwarded (RFC 7239) and its elders; each proxy adds to what came. */
+const tellOrigin = (fields: Fields, head: RequestHead, how: string, host: string) => {
+  const { authority, scheme } = head
+  if (how !== 'x-forwarded') {
+    const node = host.includes(':') ? `"[${host}]"` : host
+    append(fields, 'forwarded', `for=${node};host="${authority}";proto=${scheme}`)
+  }
+  if (how === 'forwarded') return
+  append(fields, 'x-forwarded-for', host)
+  if (!has(fields, 'x-forwarded-host')) fields.push('x-forwarded-host', authority)
+  if (!has(fields, 'x-forwarded-proto')) fields.push('x-forwarded-proto', scheme)
+}
+
+const has = (fields: Fields, name: string): boolean =>
+  fields.some((field, i) => i % 2 === 0 && field.toLowerCase() === name)
+
+/** Adds to the last field of that name, or a new one. */
+const append = (fields: Fields, name: string, value: string) => {
+  for (let i = fields.length - 2; i >= 0; i -= 2) {
+    if (fields[i]!.toLowerCase() !== name) continue
+    fields[i + 1] = `${fields[i + 1]}, ${value}`
+    return
+  }
+  fields.push(name, value)
+}

@@ -1,0 +1,482 @@
+import type { Address } from '../net/address.ts'
+import { formatAddress } from '../net/address.ts'
+import type { RequestOutcome } from '../telemetry/outcome.ts'
+import type { Answer, Asking, Fields, RequestHead, ResponseHead, Upstream, Why } from './exchange.ts'
+import { hopsOf, requestFields, responseFields } from './fields.ts'
+import type { HttpSettings, Retry } from './httpSettings.ts'
+import type { Idling } from './httpState.ts'
+import { type Cause, isGrpc, reply } from './reply.ts'
+import type { Router } from './route.ts'
+
+const REFUSED_STREAM = 7
+const CANCEL = 8
+const NOTHING = Buffer.alloc(0)
+
+const IDEMPOTENT = new Set(['GET', 'HEAD', 'OPTIONS', 'TRACE', 'PUT', 'DELETE'])
+/** Between tries that the policy asks for: full jitter over a doubling time. */
+const BACKOFF_MS = 25
+const BACKOFF_MS_MAX = 250
+
+/**
+ * One request on its way: asked of by a client-facing side, it chooses an upstream, sends the request there, sends it
+ * again where that is right, or answers itself, and writes the one Outcome.
+ */
+export class HttpExchange implements Asking, Idling {
+  readonly #router: Router
+  readonly #asked: RequestHead
+  readonly #answer: Answer
+  readonly #settings: HttpSettings
+  readonly #startedAt: number
+  #head: RequestHead
+  #attempt: Attempt | undefined
+  #asking: Asking | undefined
+  #attempts = 0
+  #forget: (() => void) | undefined
+  #cancelTimeout: (() => void) | undefined
+  #cancelHeadTimeout: (() => void) | undefined
+  /** What of the body may have to be sent, or sent again. */
+  #held: Buffer[] = []
+  #heldBytes = 0
+  #isHolding: boolean
+  #trailers: Fields | undefined
+  #requestDone: boolean
+  /** A response that may still be thrown away for another try. */
+  #heldHead: ResponseHead | undefined
+  #isAnswered = false
+  #responseDone = false
+  #isTunnel = false
+  /** Bytes of the request that the client was told have left; those sent again do not count twice. */
+  #acknowledged = 0
+  #isDone = false
+  #status = 0
+  #grpcStatus: string | undefined
+  #sent = 0
+  #received = 0
+  #address: Address | undefined
+  #headMs: number | undefined
+  moves = 0
+
+  constructor(router: Router, head: RequestHead, last: boolean, answer: Answer, settings: HttpSettings) {
+    this.#router = router
+    this.#asked = head
+    this.#head = head
+    this.#answer = answer
+    this.#settings = settings
+    this.#requestDone = last
+    this.#isHolding = settings.retry !== undefined
+    this.#startedAt = router.clock.now()
+  }
+
+  get idleMs(): number {
+    return this.#settings.idleMs ?? Number.POSITIVE_INFINITY
+  }
+
+  /** Carries out what the policy says. */
+  begin() {
+    const { http, clock } = this.#router
+    const settings = this.#settings
+    if (settings.deny) return this.#refuse('denied', settings.denyStatus)
+    if (settings.rateLimit !== undefined && this.#isOverRate()) return
+    if (settings.redirectTo !== undefined) return this.#redirect(settings.redirectTo)
+    if (this.#head.upgrade !== undefined && !this.#mayUpgrade(this.#head.upgrade)) return
+    const hops = hopsOf(this.#head.fields, http.hop)
+    if (hops === undefined) return this.#refuse('loop')
+    this.#head = { ...this.#head, fields: requestFields(this.#head, settings.request, this.#router.origin, hops) }
+    if (settings.timeoutMs !== undefined) {
+      this.#cancelTimeout = clock.after(settings.timeoutMs, () => this.#timedOut('timeout'))
+    }
+    if (settings.idleMs !== undefined) http.idle.add(this)
+    if (settings.retry !== undefined) http.budgets.requested(settings.retry.by)
+    this.#connect(false)
+  }
+
+  // What the client says.
+
+  data(chunk: Buffer, last: boolean) {
+    if (this.#isDone || this.#requestDone) return
+    this.moves++
+    this.#sent += chunk.length
+    if (last) this.#requestDone = true
+    if (this.#isHolding || this.#asking === undefined) this.#hold(chunk)
+    this.#asking?.data(chunk, last)
+    if (!last) return
+    if (this.#responseDone) this.#finish(undefined)
+    else this.#awaitHead()
+  }
+
+  trailers(fields: Fields) {
+    if (this.#isDone || this.#requestDone) return
+    this.#requestDone = true
+    this.#trailers = fields
+    this.#asking?.trailers(fields)
+    this.#awaitHead()
+  }
+
+  abort(code: number) {
+    if (this.#isDone) return
+    this.#drop(code)
+    this.#finish('clientGone')
+  }
+
+  consumed(bytes: number) {
+    if (!this.#isDone) this.#asking?.consumed(bytes)
+  }
+
+  idled() {
+    this.#timedOut('idleTimeout')
+  }
+
+  /** The connection is closed from outside; nobody waits for an answer any more. */
+  get isDone(): boolean {
+    return this.#isDone
+  }
+
+  // Choosing and reaching an upstream.
+
+  #connect(fresh: boolean) {
+    const attempt = new Attempt(this)
+    this.#attempt = attempt
+    this.#attempts++
+    const address = this.#router.addressFor(this.#settings, this.#attempts)
+    if (address === undefined) return this.#refuse('failfast')
+    if (this.#router.isOwn(address)) return this.#refuse('loop', undefined, `${formatAddress(address)} is our own listener`)
+    this.#address = address
+    this.#forget = this.#router.reach(address, this.#head, this.#settings, attempt, fresh)
+    if (attempt.isOver) this.#forget = undefined
+  }
+
+  /** A connection is there: the request goes out, with what of its body has come. */
+  ready(attempt: Attempt, upstream: Upstream) {
+    this.#forget = undefined
+    const held = this.#held
+    const isWhole = this.#requestDone && held.length === 0 && this.#trailers === undefined
+    const asking = upstream.open(this.#head, isWhole, attempt)
+    if (attempt.isOver) return
+    this.#asking = asking
+    if (!isWhole) {
+      for (let i = 0; i < held.length; i++) {
+        asking.data(held[i]!, this.#requestDone && this.#trailers === undefined && i === held.length - 1)
+      }
+      if (held.length === 0 && this.#requestDone && this.#trailers === undefined) asking.data(NOTHING, true)
+      if (this.#trailers !== undefined) asking.trailers(this.#trailers)
+    }
+    if (!this.#isHolding) this.#held = []
+    if (this.#requestDone) this.#awaitHead()
+  }
+
+  failed(error: Error) {
+    this.#attempt = undefined
+    this.#forget = undefined
+    const { code } = error as NodeJS.ErrnoException
+    if (code === 'POOL_PENDING') return this.#refuse('overloaded')
+    if (this.#mayRepeat('connect')) return this.#repeatLater()
+    this.#refuse(code === 'CONNECT_TIMEOUT' ? 'connectTimeout' : 'connectFailed')
+  }
+
+  // What the upstream says.
+
+  informed(head: ResponseHead) {
+    this.moves++
+    this.#answer.information(head)
+  }
+
+  answered(head: ResponseHead, last: boolean) {
+    this.moves++
+    this.#cancelHeadTimeout?.()
+    this.#cancelHeadTimeout = undefined
+    if (last) this.#let()
+    if (this.#settings.retry !== undefined && this.#tryAnother(head, last)) return
+    this.#pass(head, last)
+  }
+
+  took(chunk: Buffer, last: boolean) {
+    this.moves++
+    this.#received += chunk.length
+    if (this.#heldHead !== undefined) this.#pass(this.#heldHead, false)
+    if (last) this.#let()
+    this.#answer.data(chunk, last)
+    if (!last) return
+    this.#responseDone = true
+    // A tunnel is over when both sides have said so.
+    if (!this.#isTunnel || this.#requestDone) this.#finish(undefined)
+  }
+
+  ended(trailers: Fields) {
+    this.#let()
+    const grpcStatus = statusIn(trailers)
+    if (this.#heldHead !== undefined) {
+      if (grpcStatus === '14' && this.#mayRepeat('grpcUnavailable')) {
+        this.#heldHead = undefined
+        this.#drop(CANCEL)
+        return this.#repeatLater()
+      }
+      this.#pass(this.#heldHead, false)
+    }
+    this.#grpcStatus = grpcStatus
+    this.#answer.trailers(trailers)
+    this.#finish(undefined)
+  }
+
+  broke(code: number, why: Why | undefined) {
+    this.#asking = undefined
+    this.#attempt = undefined
+    if (this.#isAnswered) {
+      this.#answer.abort(code)
+      return this.#finish('upstreamReset')
+    }
+    if (this.#mayRepeatUnheard(code, why)) return this.#connect(true)
+    if (why !== 'malformed' && this.#mayRepeat('reset')) return this.#repeatLater()
+    // A stream that its server reset is reset for the client, where the client speaks of streams.
+    if (why === undefined && this.#asked.version === '2') {
+      this.#answer.abort(code)
+      return this.#finish('upstreamReset')
+    }
+    this.#refuse(why === 'malformed' ? 'upstreamMalformed' : why === undefined ? 'upstreamReset' : 'upstreamClosed')
+  }
+
+  released(bytes: number) {
+    const news = Math.min(bytes, this.#sent - this.#acknowledged)
+    this.#acknowledged += news
+    if (news > 0) this.#answer.consumed(news)
+  }
+
+  /** An upstream that is done with both messages may already serve another request: it is left alone. */
+  #let() {
+    if (this.#requestDone) this.#asking = undefined
+  }
+
+  #pass(head: ResponseHead, last: boolean) {
+    this.#heldHead = undefined
+    this.#isAnswered = true
+    this.#isHolding = false
+    this.#held = []
+    this.#status = head.status
+    this.#headMs = this.#router.clock.now() - this.#startedAt
+    const changes = this.#settings.response
+    const changed = changes === undefined ? head : { ...head, fields: responseFields(head.fields, changes) }
+    if (last && this.#asked.version === '2') this.#grpcStatus = statusIn(head.fields)
+    if (head.status === 101 || (this.#head.method === 'CONNECT' && head.status < 300)) {
+      this.#isTunnel = true
+      if (head.status === 101) this.#requestDone = false
+    }
+    this.#answer.head(changed, last)
+    if (last) this.#finish(undefined)
+  }
+
+  // Sending again.
+
+  /** Whether this response is thrown away for another try. Where trailers may tell, the head waits for them. */
+  #tryAnother(head: ResponseHead, last: boolean): boolean {
+    const { on } = this.#settings.retry!
+    const { status } = head
+    const isGateway = status === 502 || status === 503 || status === 504
+    const isListed = on.has(status) || (on.has('5xx') && status >= 500) || (on.has('gatewayError') && isGateway)
+    const isUnavailable = on.has('grpcUnavailable') && statusIn(head.fields) === '14'
+    if (isListed || isUnavailable) {
+      if (!this.#mayRepeat(status)) return false
+      this.#drop(CANCEL)
+      this.#repeatLater()
+      return true
+    }
+    if (last || !on.has('grpcUnavailable') || !isGrpc(this.#asked)) return false
+    this.#heldHead = head
+    return true
+  }
+
+  /** By the policy: often enough, for this cause, with all of the body at hand, and within the budget. */
+  #mayRepeat(cause: string | number): boolean {
+    const retry = this.#settings.retry
+    if (retry === undefined || this.#attempts > retry.attempts || !this.#isRepeatable(retry)) return false
+    if (typeof cause === 'string' && !retry.on.has(cause)) return false
+    const { http } = this.#router
+    if (http.budgets.spend(retry.by, retry.percent, retry.minPerSecond)) return true
+    http.hits.retryBudget++
+    return false
+  }
+
+  #isRepeatable(retry: Retry): boolean {
+    if (!this.#isHolding || this.#head.upgrade !== undefined || this.#head.method === 'CONNECT') return false
+    return retry.anyMethod || IDEMPOTENT.has(this.#head.method) || isGrpc(this.#asked)
+  }
+
+  /**
+   * Without any policy, once: a request that was surely not handled, and one without a body that may be repeated and
+   * went out on a connection that its server was closing (RFC 9112 section 9.3.1).
+   */
+  #mayRepeatUnheard(code: number, why: Why | undefined): boolean {
+    if (this.#attempts > 1) return false
+    const isUntouched = this.#sent === 0 || (this.#isHolding && this.#heldBytes === this.#sent)
+    if (!isUntouched) return false
+    if (why === 'unhandled' || (why === undefined && code === REFUSED_STREAM)) return true
+    return why === 'closedIdle' && this.#sent === 0 && this.#requestDone && IDEMPOTENT.has(this.#head.method)
+  }
+
+  #repeatLater() {
+    const most = Math.min(BACKOFF_MS * 2 ** this.#attempts, BACKOFF_MS_MAX)
+    this.#forget = this.#router.clock.after(most * this.#router.random(), () => this.#connect(false))
+  }
+
+  /** Keeps a piece of the body, for as long as it is short enough to be sent again. */
+  #hold(chunk: Buffer) {
+    if (chunk.length === 0) return
+    this.#held.push(chunk)
+    this.#heldBytes += chunk.length
+    const max = this.#settings.retry?.maxBytes ?? 0
+    if (!this.#isHolding || this.#heldBytes <= max) return
+    this.#isHolding = false
+    if (this.#asking !== undefined) this.#held = []
+  }
+
+  // Ending.
+
+  #awaitHead() {
+    const ms = this.#settings.headTimeoutMs
+    if (ms === undefined || this.#isAnswered || this.#asking === undefined || this.#cancelHeadTimeout) return
+    this.#cancelHeadTimeout = this.#router.clock.after(ms, () => this.#timedOut('headTimeout'))
+  }
+
+  #timedOut(cause: Cause) {
+    if (this.#isDone) return
+    this.#drop(CANCEL)
+    if (this.#isAnswered) {
+      this.#answer.abort(CANCEL)
+      this.#finish(cause)
+    } else this.#refuse(cause)
+  }
+
+  /** Gives up on what is under way. */
+  #drop(code: number) {
+    const asking = this.#asking
+    if (this.#attempt !== undefined) this.#attempt.isOver = true
+    this.#attempt = undefined
+    this.#asking = undefined
+    this.#forget?.()
+    this.#forget = undefined
+    asking?.abort(code)
+  }
+
+  #isOverRate(): boolean {
+    const limit = this.#settings.rateLimit!
+    const { http, origin } = this.#router
+    const client = limit.for === 'client' ? origin.peer.host : ''
+    const waitMs = http.rates.take(this.#settings.rateLimitBy, client, limit.requests, limit.per)
+    if (waitMs === 0) return false
+    http.hits.rate++
+    this.#refuse('rateLimited', undefined, undefined, ['retry-after', `${Math.ceil(waitMs / 1000)}`])
+    return true
+  }
+
+  #redirect(to: string) {
+    const { authority, target } = this.#asked
+    const location = to.replaceAll('{authority}', () => authority).replaceAll('{target}', () => target)
+    this.#refuse('redirected', this.#settings.redirectStatus, `see ${location}`, ['location', location])
+  }
+
+  #mayUpgrade(asked: string): boolean {
+    const { allow, other, by } = this.#settings.upgrade
+    if (allow.includes(asked.toLowerCase())) return true
+    if (other === 'ignore' && this.#head.method !== 'CONNECT') {
+      const { upgrade: _, ...head } = this.#head
+      this.#head = head
+      return true
+    }
+    const decided = by.line > 0 ? `the rule "${by.name}" at ${by.file}:${by.line}` : 'no rule'
+    const line = `then: { http: { upgrade: { allow: [${asked}] } } }`
+    this.#refuse('upgradeRefused', undefined, `Upgrade to ${asked} is not allowed: ${decided} allows it. A rule can: ${line}`)
+    return false
+  }
+
+  /** Answers in our own name. */
+  #refuse(cause: Cause, status?: number, says?: string, fields?: Fields) {
+    const { isInformed } = this.#settings
+    this.#isAnswered = true
+    this.#status = reply(this.#asked, this.#answer, { cause, status, says, fields, isInformed })
+    this.#finish(cause)
+  }
+
+  #finish(cause: Cause | 'clientGone' | 'upstreamReset' | undefined) {
+    if (this.#isDone) return
+    this.#isDone = true
+    this.#cancelTimeout?.()
+    this.#cancelHeadTimeout?.()
+    if (this.#settings.idleMs !== undefined) this.#router.http.idle.remove(this)
+    // An upstream that answered without waiting for the rest of the request will not get it.
+    if (!this.#requestDone) this.#drop(0)
+    if (this.#attempt !== undefined) this.#attempt.isOver = true
+    this.#router.finished(this, cause, () => this.#outcome(cause))
+  }
+
+  #outcome(cause: string | undefined): RequestOutcome {
+    const { method, authority, target, version } = this.#asked
+    return {
+      method,
+      authority,
+      target,
+      version,
+      status: this.#status,
+      attempts: this.#attempts,
+      bytes: { sent: this.#sent, received: this.#received },
+      ms: this.#router.clock.now() - this.#startedAt,
+      rules: this.#settings.rules(),
+      ...(this.#headMs !== undefined && { headMs: this.#headMs }),
+      ...(this.#grpcStatus !== undefined && { grpcStatus: this.#grpcStatus }),
+      ...(this.#address !== undefined && { upstream: this.#address }),
+      ...(this.#head.upgrade !== undefined && { upgrade: this.#head.upgrade }),
+      ...(cause !== undefined && { error: cause }),
+    }
+  }
+}
+
+const statusIn = (fields: Fields): string | undefined => {
+  for (let i = 0; i < fields.length; i += 2) if (fields[i] === 'grpc-status') return fields[i + 1]
+  return undefined
+}
+
+/** One try of an exchange: what an upstream says of it counts for as long as it is the one that is waited for. */
+export class Attempt implements Answer {
+  readonly #exchange: HttpExchange
+  isOver = false
+
+  constructor(exchange: HttpExchange) {
+    this.#exchange = exchange
+  }
+
+  ready(upstream: Upstream) {
+    this.#exchange.ready(this, upstream)
+  }
+
+  failed(error: Error) {
+    if (this.isOver) return
+    this.isOver = true
+    this.#exchange.failed(error)
+  }
+
+  information(head: ResponseHead) {
+    if (!this.isOver) this.#exchange.informed(head)
+  }
+
+  head(head: ResponseHead, last: boolean) {
+    if (this.isOver) return
+    this.#exchange.answered(head, last)
+  }
+
+  data(chunk: Buffer, last: boolean) {
+    if (this.isOver) return
+    this.#exchange.took(chunk, last)
+  }
+
+  trailers(fields: Fields) {
+    if (this.isOver) return
+    this.#exchange.ended(fields)
+  }
+
+  abort(code: number, why?: Why) {
+    if (this.isOver) return
+    this.isOver = true
+    this.#exchange.broke(code, why)
+  }
+
+  consumed(bytes: number) {
+    if (!this.isOver) this.#exchange.released(bytes)
+  }
+}

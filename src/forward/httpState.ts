@@ -1,0 +1,170 @@
+import type { Clock } from '../net/clock.ts'
+import type { RuleRef } from '../policy/verdict.ts'
+import { Pool, type PoolLimitHit } from './pool.ts'
+
+/** What the HTTP connections of one process share. */
+export interface HttpState {
+  readonly pool: Pool
+  /** Marks the requests that passed here: eight hex digits of chance, so that no two proxies share them. */
+  readonly hop: string
+  readonly rates: Rates
+  readonly budgets: Budgets
+  readonly idle: IdleWatch
+  /** How often each limit was hit. */
+  readonly hits: Record<PoolLimitHit | 'rate' | 'retryBudget', number>
+}
+
+/** A process that has served no request yet. */
+export const createHttpState = (clock: Clock, random: () => number): HttpState => {
+  const hits = { connections: 0, pending: 0, rate: 0, retryBudget: 0 }
+  return {
+    pool: new Pool(clock, (what) => {
+      hits[what]++
+    }),
+    hop: Math.floor(random() * 2 ** 32)
+      .toString(16)
+      .padStart(8, '0'),
+    rates: new Rates(clock),
+    budgets: new Budgets(clock),
+    idle: new IdleWatch(clock),
+    hits,
+  }
+}
+
+/** A rule of the policy as a key: rules keep their place, and with it their counts, across a reload that leaves them. */
+const keyOf = ({ file, line }: RuleRef): string => `${file}:${line}`
+
+/** How many clients of a rule are remembered; beyond it the one not seen for longest is forgotten. */
+const BUCKETS_MAX = 10_000
+
+interface Bucket {
+  tokens: number
+  at: number
+}
+
+/** Token buckets, one for each rule, or for each rule and client. */
+export class Rates {
+  readonly #clock: Clock
+  readonly #buckets = new Map<string, Bucket>()
+
+  constructor(clock: Clock) {
+    this.#clock = clock
+  }
+
+  /** Takes a request from the bucket: 0 if it may pass, or the milliseconds after which the next one may. */
+  take(rule: RuleRef, client: string, requests: number, perMs: number): number {
+    const key = `${keyOf(rule)} ${client}`
+    const now = this.#clock.now()
+    const bucket = this.#buckets.get(key) ?? { tokens: requests, at: now }
+    bucket.tokens = Math.min(requests, bucket.tokens + ((now - bucket.at) * requests) / perMs)
+    bucket.at = now
+    // Taken out and put back, it is the last of the map, whose first is then the oldest.
+    this.#buckets.delete(key)
+    this.#buckets.set(key, bucket)
+    if (this.#buckets.size > BUCKETS_MAX) this.#buckets.delete(this.#buckets.keys().next().value!)
+    if (bucket.tokens < 1) return ((1 - bucket.tokens) * perMs) / requests
+    bucket.tokens--
+    return 0
+  }
+}
+
+const BUDGET_MS = 10_000
+
+interface Spent {
+  requests: number
+  retries: number
+  since: number
+}
+
+/** How many requests may be repeated, by rule: a share of the recent ones, and a few always. */
+export class Budgets {
+  readonly #clock: Clock
+  readonly #spent = new Map<string, Spent>()
+
+  constructor(clock: Clock) {
+    this.#clock = clock
+  }
+
+  /** A request came that could be repeated. */
+  requested(rule: RuleRef) {
+    this.#of(rule).requests++
+  }
+
+  /** Spends one repetition, if there is one. */
+  spend(rule: RuleRef, percent: number, minPerSecond: number): boolean {
+    const spent = this.#of(rule)
+    const allowed = (spent.requests * percent) / 100 + (minPerSecond * BUDGET_MS) / 1000
+    if (spent.retries + 1 > allowed) return false
+    spent.retries++
+    return true
+  }
+
+  #of(rule: RuleRef): Spent {
+    const key = keyOf(rule)
+    const now = this.#clock.now()
+    const found = this.#spent.get(key)
+    if (found === undefined) {
+      const fresh = { requests: 0, retries: 0, since: now }
+      this.#spent.set(key, fresh)
+      return fresh
+    }
+    if (now - found.since > BUDGET_MS) {
+      // Half of the last window goes on counting, so that a burst at its border is not free.
+      found.requests = now - found.since > 2 * BUDGET_MS ? 0 : found.requests / 2
+      found.retries = now - found.since > 2 * BUDGET_MS ? 0 : found.retries / 2
+      found.since = now
+    }
+    return found
+  }
+}
+
+/** What can be idle for too long. */
+export interface Idling {
+  /** How often something moved, ever: a number that changes. */
+  readonly moves: number
+  readonly idleMs: number
+  idled(): void
+}
+
+const WATCH_MS = 1000
+
+/** Finds what has not moved for long, by looking once a second: so that moving costs nothing. */
+export class IdleWatch {
+  readonly #clock: Clock
+  readonly #watched = new Map<Idling, { moves: number; since: number }>()
+  readonly #fresh = new Set<Idling>()
+  #isLooking = false
+
+  constructor(clock: Clock) {
+    this.#clock = clock
+  }
+
+  add(it: Idling) {
+    this.#fresh.add(it)
+    if (this.#isLooking) return
+    this.#isLooking = true
+    this.#clock.after(WATCH_MS, () => this.#look())
+  }
+
+  remove(it: Idling) {
+    if (!this.#fresh.delete(it)) this.#watched.delete(it)
+  }
+
+  #look() {
+    const now = this.#clock.now()
+    for (const [it, seen] of this.#watched) {
+      if (seen.moves !== it.moves) {
+        seen.moves = it.moves
+        seen.since = now
+      } else if (now - seen.since >= it.idleMs) {
+        this.#watched.delete(it)
+        it.idled()
+      }
+    }
+    // Most requests are over before they are looked at for the first time.
+    for (const it of this.#fresh) this.#watched.set(it, { moves: it.moves, since: now })
+    this.#fresh.clear()
+    this.#isLooking = this.#watched.size > 0
+    if (this.#isLooking) this.#clock.after(WATCH_MS, () => this.#look())
+  }
+}

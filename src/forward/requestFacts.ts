@@ -1,0 +1,26 @@
+import type { RequestFacts } from '../policy/facts.ts'
+import type { RequestHead } from './exchange.ts'
+
+/** A request as rules see it. */
+export const requestFactsOf = (head: RequestHead): RequestFacts => ({
+  method: head.method,
+  authority: head.authority,
+  path: pathOf(head.target),
+  header: (name) => valuesOf(head.fields, name),
+})
+
+const pathOf = (target: string): string => {
+  const end = target.search(/[?#]/)
+  return end === -1 ? target : target.slice(0, end)
+}
+
+const valuesOf = (fields: readonly string[], name: string): readonly string[] => {
+  let values: string[] | undefined
+  for (let i = 0; i < fields.length; i += 2) {
+    const field = fields[i]!
+    if (field.length === name.length && field.toLowerCase() === name) (values ??= []).push(fields[i + 1]!)
+  }
+  return values ?? NONE
+}
+
+const NONE: readonly string[] = []

@@ -1,0 +1,163 @@
+import type { Duplex } from 'node:stream'
+import type { ProtocolError } from '../net/protocolError.ts'
+import type { Address } from '../net/address.ts'
+import type { Clock } from '../net/clock.ts'
+import type { Dial } from '../net/connection.ts'
+import { decide, narrow } from '../policy/decide.ts'
+import type { Policy } from '../policy/policy.ts'
+import type { RequestOutcome } from '../telemetry/outcome.ts'
+import type { Answer, Asking, Open, RequestHead, Upstream, UpstreamEvents } from './exchange.ts'
+import type { Origin } from './fields.ts'
+import { Http1Upstream } from './http1Upstream.ts'
+import { type Attempt, HttpExchange } from './httpExchange.ts'
+import { type HttpSettings, settingsOf } from './httpSettings.ts'
+import type { HttpState } from './httpState.ts'
+import type { Plan } from './plan.ts'
+import type { PoolTarget } from './pool.ts'
+import { requestFactsOf } from './requestFacts.ts'
+
+/** The requests of one client connection: what the policy says of each, and where it goes. */
+export class Router {
+  readonly http: HttpState
+  readonly clock: Clock
+  readonly random: () => number
+  readonly origin: Origin
+  readonly isOwn: (address: Address) => boolean
+  readonly #plan: Plan
+  readonly #dial: Dial
+  readonly #targets = new Map<string, PoolTarget>()
+  #policy: Policy
+  #policyOf: Policy
+  #lastAddress: Address | undefined
+  #lastSettings: HttpSettings | undefined
+  #lastProtocol: string | undefined
+  #lastTarget: PoolTarget | undefined
+  /** Requests under way. */
+  open = 0
+
+  constructor(plan: Plan, dial: Dial) {
+    const { peer } = plan.connection
+    this.#plan = plan
+    this.#dial = dial
+    this.http = plan.http
+    this.clock = plan.clock
+    this.random = plan.random
+    this.isOwn = plan.isOwn
+    this.origin = { peer, identity: plan.facts.identity ?? undefined, hop: plan.http.hop }
+    this.#policy = plan.policy
+    this.#policyOf = plan.policyNow()
+  }
+
+  /** Opens a request: the same for either version of HTTP that the client speaks. */
+  readonly ask: Open = (head: RequestHead, last: boolean, answer: Answer): Asking => {
+    const exchange = new HttpExchange(this, head, last, answer, this.#settings(head))
+    this.open++
+    exchange.begin()
+    return exchange
+  }
+
+  /** What an Upgrade that asks for these is to be: the protocol to ask the upstream for, or undefined to ignore it. */
+  readonly chooseUpgrade = (asked: readonly string[], head: RequestHead): string | undefined => {
+    const { upgrade } = this.#settings(head)
+    const allowed = asked.find((protocol) => upgrade.allow.includes(protocol.toLowerCase()))
+    if (allowed !== undefined) return allowed
+    const h2c = asked.includes('h2c')
+    if (h2c && upgrade.h2c === 'upgrade') return 'h2c'
+    if (h2c && upgrade.h2c === 'ignore') return undefined
+    return asked[0]
+  }
+
+  /** A request that could not even be opened, for the log. */
+  refused(error: ProtocolError, status: number) {
+    this.#plan.life.requested({
+      method: '',
+      authority: '',
+      target: '',
+      version: '1.1',
+      status,
+      attempts: 0,
+      bytes: { sent: 0, received: 0 },
+      ms: 0,
+      rules: {},
+      error: error.code,
+    })
+  }
+
+  /** Tells the telemetry, if anybody listens. */
+  finished(_exchange: HttpExchange, _cause: string | undefined, outcome: () => RequestOutcome) {
+    this.open--
+    const { life } = this.#plan
+    if (life.hearsRequests) life.requested(outcome())
+  }
+
+  /** Which address the n-th try goes to: each in turn, from one chosen by chance. */
+  addressFor({ upstream }: HttpSettings, attempt: number): Address | undefined {
+    if (upstream.is !== 'addresses') return this.#plan.connection.destination
+    const { addresses } = upstream
+    if (addresses.length === 1) return addresses[0]
+    if (attempt === 1) this.#first = Math.floor(this.random() * addresses.length)
+    return addresses[(this.#first + attempt - 1) % addresses.length]
+  }
+
+  #first = 0
+
+  /** Finds a connection for an attempt. Returns how to stop waiting for it. */
+  reach(address: Address, head: RequestHead, settings: HttpSettings, attempt: Attempt, fresh: boolean): () => void {
+    const target = this.#target(address, head, settings)
+    // HTTP/1.0 without Host: whatever answers there answers this request and no other.
+    if (head.authority === '') return this.http.pool.single(target, attempt)
+    return this.http.pool.acquire(target, attempt, fresh)
+  }
+
+  #settings(head: RequestHead): HttpSettings {
+    const policy = this.#currentPolicy()
+    if (policy.open.length === 0) return settingsOf(policy.base)
+    return settingsOf(decide(policy, { ...this.#plan.facts, request: requestFactsOf(head) }))
+  }
+
+  /** The policy of now, without the rules that cannot match on this connection. */
+  #currentPolicy(): Policy {
+    const now = this.#plan.policyNow()
+    if (now !== this.#policyOf) {
+      this.#policyOf = now
+      this.#policy = narrow(now, this.#plan.facts)
+    }
+    return this.#policy
+  }
+
+  #target(address: Address, head: RequestHead, settings: HttpSettings): PoolTarget {
+    const protocol = protocolOf(head, settings)
+    if (address === this.#lastAddress && settings === this.#lastSettings && protocol === this.#lastProtocol) {
+      return this.#lastTarget!
+    }
+    const key = `${address.host} ${address.port} ${protocol}`
+    let target = this.#targets.get(key)
+    if (target === undefined || target.limits !== settings.pool || target.connectMs !== settings.connectMs) {
+      target = {
+        address,
+        kind: protocol,
+        dial: this.#dial,
+        speak: (stream, events) => this.#speak(protocol, stream, events),
+        connectMs: settings.connectMs,
+        limits: settings.pool,
+      }
+      if (this.#targets.size > 100) this.#targets.clear()
+      this.#targets.set(key, target)
+    }
+    this.#lastAddress = address
+    this.#lastSettings = settings
+    this.#lastProtocol = protocol
+    this.#lastTarget = target
+    return target
+  }
+
+  #speak(protocol: 'http1' | 'http2', stream: Duplex, events: UpstreamEvents): Upstream {
+    return protocol === 'http1'
+      ? new Http1Upstream(stream, this.#plan.headLimits, events)
+      : this.#plan.speakHttp2(stream, events)
+  }
+}
+
+/** What is spoken to the upstream: what the policy says, or what the client speaks. */
+const protocolOf = (head: RequestHead, { protocol }: HttpSettings): 'http1' | 'http2' =>
+  protocol === 'auto' ? (head.version === '2' ? 'http2' : 'http1') : protocol
