@@ -5,6 +5,7 @@ import { announcing } from './forward/announce.ts'
 import { dialWhileSilent, discard } from './forward/earlyDial.ts'
 import { http1 } from './forward/http1.ts'
 import { http2 } from './forward/http2.ts'
+import type { HttpState } from './forward/httpState.ts'
 import { opaque, upstreamAddresses } from './forward/opaque.ts'
 import type { EarlyDial, Forwarder, Plan } from './forward/plan.ts'
 import { deny, refuse } from './forward/refuse.ts'
@@ -35,6 +36,8 @@ export interface World {
   readonly ledger: Ledger
   /** Whether an address is one of our own listeners: a connection to it would come back to us for ever. */
   readonly isOwn: (address: Address) => boolean
+  /** What HTTP connections share: above all the connections to upstreams. */
+  readonly http: HttpState
 }
 
 const NOTHING = new Uint8Array()
@@ -94,6 +97,7 @@ const live = async (connection: Connection, life: Life, world: World): Promise<T
   // Forward, each protocol in its own way.
   const spoken = spokenOf(seen, verdict)
   const forRequests = spoken === 'http1' || spoken === 'http2' ? narrow(policy, facts) : policy
+  const { policy: policyNow, isOwn, http } = world
   const plan: Plan = {
     connection,
     facts,
@@ -104,6 +108,9 @@ const live = async (connection: Connection, life: Life, world: World): Promise<T
     random,
     relay: world.relay ?? relay,
     early: seen.early,
+    policyNow,
+    isOwn,
+    http,
   }
   return FORWARDERS[spoken](seen.stream, plan, dial)
 }

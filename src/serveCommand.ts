@@ -8,6 +8,7 @@ import { adminRoutes } from './admin/routes.ts'
 import { startAdmin } from './admin/server.ts'
 import { listenersOf } from './config.ts'
 import { configPaths } from './configPaths.ts'
+import { createHttpState } from './forward/httpState.ts'
 import { loadPump } from './native/pump.ts'
 import { loadShim, type Shim } from './native/shim.ts'
 import { formatAddress } from './net/address.ts'
@@ -61,6 +62,7 @@ const run = async (args: Arguments, io: Io): Promise<number> => {
     relay: shim === undefined ? relay : pumpOrWarning(log),
     clock: systemClock,
     random: Math.random,
+    http: createHttpState(systemClock, Math.random),
     ledger,
     isOwn: ownAddresses(() => [...listening, ...admin].map(({ address }) => address), systemClock.now),
   }

@@ -26,8 +26,8 @@ export interface Http1ClientOptions {
   readonly limits: Http1ClientLimits
   readonly clock: Clock
   readonly open: Open
-  /** Of these, which an Upgrade asks for, may the connection change to; undefined ignores the Upgrade. */
-  readonly chooseUpgrade: (asked: readonly string[]) => string | undefined
+  /** Which of the protocols that an Upgrade asks for it is to be; undefined ignores the Upgrade. */
+  readonly chooseUpgrade: (asked: readonly string[], head: RequestHead) => string | undefined
   /** Hands the connection over to HTTP/2 (RFC 7540 section 3.2); false where this request cannot. */
   readonly toHttp2?: (head: RequestHead, settings: string, rest: Buffer) => boolean
   /** A request that was refused before it could be opened. */
@@ -301,8 +301,9 @@ export class Http1Client implements Answer {
       throw error
     }
     const asked = upgradesOf(read)
-    const upgrade = asked.length === 0 ? undefined : this.#options.chooseUpgrade(asked)
-    const head = requestHead(read, target, upgrade)
+    let head = requestHead(read, target)
+    const upgrade = asked.length === 0 ? undefined : this.#options.chooseUpgrade(asked, head)
+    if (upgrade !== undefined) head = { ...head, upgrade }
     const last = read.framing === 'none' && read.method !== 'CONNECT'
     if (upgrade === 'h2c' && this.#upgradeToHttp2(read, head)) return
     this.#state = 'request'
@@ -447,7 +448,7 @@ const reasonOf = ({ status, reason }: ResponseHead): string => (reason === '' ? 
 const unknownCoding = (coding: string): ProtocolError =>
   new ProtocolError('HTTP1_CODING_UNKNOWN', `transfer coding ${coding} is not understood`)
 
-const requestHead = (read: RequestRead, target: Target, upgrade: string | undefined): RequestHead => {
+const requestHead = (read: RequestRead, target: Target): RequestHead => {
   const { method, minor } = read
   const fields = endToEnd(read)
   return {
@@ -459,8 +460,7 @@ const requestHead = (read: RequestRead, target: Target, upgrade: string | undefi
     absolute: target.absolute,
     // The target says where it goes; a Host that disagrees must not pass (RFC 9112 section 3.2.2).
     fields: target.absolute || method === 'CONNECT' ? withHost(fields, target.authority) : fields,
-    ...(upgrade !== undefined && { upgrade }),
-    ...(read.framing !== 'chunked' && { length: Math.max(0, read.length) }),
+    length: read.framing === 'chunked' ? undefined : Math.max(0, read.length),
   }
 }
 

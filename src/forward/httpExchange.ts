@@ -139,7 +139,8 @@ export class HttpExchange implements Asking, Idling {
     this.#attempts++
     const address = this.#router.addressFor(this.#settings, this.#attempts)
     if (address === undefined) return this.#refuse('failfast')
-    if (this.#router.isOwn(address)) return this.#refuse('loop', undefined, `${formatAddress(address)} is our own listener`)
+    if (this.#router.isOwn(address))
+      return this.#refuse('loop', undefined, `${formatAddress(address)} is our own listener`)
     this.#address = address
     this.#forget = this.#router.reach(address, this.#head, this.#settings, attempt, fresh)
     if (attempt.isOver) this.#forget = undefined
@@ -382,7 +383,11 @@ export class HttpExchange implements Asking, Idling {
     }
     const decided = by.line > 0 ? `the rule "${by.name}" at ${by.file}:${by.line}` : 'no rule'
     const line = `then: { http: { upgrade: { allow: [${asked}] } } }`
-    this.#refuse('upgradeRefused', undefined, `Upgrade to ${asked} is not allowed: ${decided} allows it. A rule can: ${line}`)
+    this.#refuse(
+      'upgradeRefused',
+      undefined,
+      `Upgrade to ${asked} is not allowed: ${decided} allows it. A rule can: ${line}`,
+    )
     return false
   }
 

@@ -8,6 +8,7 @@ import type { Facts } from '../policy/facts.ts'
 import type { Policy } from '../policy/policy.ts'
 import type { Verdict } from '../policy/verdict.ts'
 import type { Life } from '../telemetry/life.ts'
+import type { HttpState } from './httpState.ts'
 
 /** An upstream that was dialled while the client was silent. */
 export interface EarlyDial {
@@ -23,6 +24,12 @@ export interface Plan {
   readonly verdict: Verdict
   /** The policy of when the connection came; for HTTP without the rules that the connection's facts exclude. */
   readonly policy: Policy
+  /** The whole policy of now: requests follow a reload, on connections that were there before it. */
+  readonly policyNow: () => Policy
+  /** Whether an address is one of our own listeners. */
+  readonly isOwn: (address: Address) => boolean
+  /** What the HTTP connections of this process share. */
+  readonly http: HttpState
   readonly life: Life
   readonly clock: Clock
   readonly random: () => number

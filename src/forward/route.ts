@@ -1,10 +1,12 @@
 import type { Duplex } from 'node:stream'
-import type { ProtocolError } from '../net/protocolError.ts'
+import type { Http1Limits } from '../codec/http1Head.ts'
 import type { Address } from '../net/address.ts'
 import type { Clock } from '../net/clock.ts'
 import type { Dial } from '../net/connection.ts'
+import type { ProtocolError } from '../net/protocolError.ts'
 import { decide, narrow } from '../policy/decide.ts'
 import type { Policy } from '../policy/policy.ts'
+import { settled } from '../policy/verdict.ts'
 import type { RequestOutcome } from '../telemetry/outcome.ts'
 import type { Answer, Asking, Open, RequestHead, Upstream, UpstreamEvents } from './exchange.ts'
 import type { Origin } from './fields.ts'
@@ -26,6 +28,7 @@ export class Router {
   readonly #plan: Plan
   readonly #dial: Dial
   readonly #targets = new Map<string, PoolTarget>()
+  readonly #limits: Http1Limits
   #policy: Policy
   #policyOf: Policy
   #lastAddress: Address | undefined
@@ -44,6 +47,10 @@ export class Router {
     this.random = plan.random
     this.isOwn = plan.isOwn
     this.origin = { peer, identity: plan.facts.identity ?? undefined, hop: plan.http.hop }
+    this.#limits = {
+      headBytesMax: settled(plan.verdict['http.head.maxBytes']),
+      fieldsMax: settled(plan.verdict['http.head.maxFields']),
+    }
     this.#policy = plan.policy
     this.#policyOf = plan.policyNow()
   }
@@ -153,8 +160,8 @@ export class Router {
 
   #speak(protocol: 'http1' | 'http2', stream: Duplex, events: UpstreamEvents): Upstream {
     return protocol === 'http1'
-      ? new Http1Upstream(stream, this.#plan.headLimits, events)
-      : this.#plan.speakHttp2(stream, events)
+      ? new Http1Upstream(stream, this.#limits, events)
+      : new Http1Upstream(stream, this.#limits, events)
   }
 }
 

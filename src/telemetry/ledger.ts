@@ -2,7 +2,7 @@ import type { Clock } from '../net/clock.ts'
 import type { Connection } from '../net/connection.ts'
 import type { Traffic } from '../net/traffic.ts'
 import { Life } from './life.ts'
-import type { Outcome, Result } from './outcome.ts'
+import type { Outcome, RequestOutcome, Result } from './outcome.ts'
 
 /** Every open connection, and those who want to hear how each one ended. */
 export interface Ledger {
@@ -13,6 +13,8 @@ export interface Ledger {
   end(life: Life, result: Result, traffic: Traffic): Outcome
   /** Each Outcome, once, as it is written. Returns how to stop listening. */
   subscribe(hear: (outcome: Outcome) => void): () => void
+  /** Each HTTP request, once, with the connection it came on. Returns how to stop listening. */
+  subscribeRequests(hear: (request: RequestOutcome, life: Life) => void): () => void
   /** Closes the connections that the policy of now denies. */
   recheck(): void
   /** Lets connections end by themselves for `ms`, then closes them; resolves when none is left. */
@@ -23,6 +25,10 @@ export interface Ledger {
 export const createLedger = (clock: Clock): Ledger => {
   const open = new Set<Life>()
   const hearers = new Set<(outcome: Outcome) => void>()
+  const requestHearers = new Set<(request: RequestOutcome, life: Life) => void>()
+  const requested = (life: Life, request: RequestOutcome) => {
+    for (const hear of requestHearers) hear(request, life)
+  }
   let born = 0
   let draining = false
   let emptied = () => {}
@@ -33,6 +39,7 @@ export const createLedger = (clock: Clock): Ledger => {
     },
     begin(from) {
       const life = new Life((++born).toString(36), clock, from)
+      if (requestHearers.size > 0) life.onRequest = requested
       open.add(life)
       return life
     },
@@ -46,6 +53,15 @@ export const createLedger = (clock: Clock): Ledger => {
     subscribe(hear) {
       hearers.add(hear)
       return () => hearers.delete(hear)
+    },
+    subscribeRequests(hear) {
+      requestHearers.add(hear)
+      for (const life of open) life.onRequest = requested
+      return () => {
+        requestHearers.delete(hear)
+        if (requestHearers.size > 0) return
+        for (const life of open) life.onRequest = undefined
+      }
     },
     recheck() {
       for (const life of open) if (life.allowed?.() === false) life.close('policyChanged')

@@ -2,7 +2,7 @@ import type { Address } from '../net/address.ts'
 import type { Clock } from '../net/clock.ts'
 import type { Connection, Direction } from '../net/connection.ts'
 import type { Ending, Traffic } from '../net/traffic.ts'
-import type { Outcome, Result, RuleName } from './outcome.ts'
+import type { Outcome, RequestOutcome, Result, RuleName } from './outcome.ts'
 
 /** A connection while it lives: filled in by whoever learns something, read by the page, closed by drain and reload. */
 export class Life {
@@ -34,6 +34,8 @@ export class Life {
   allowed: (() => boolean) | undefined
   /** Set by forwarders that can finish early and cleanly (HTTP keep-alive, HTTP/2): called when a drain begins. */
   onDrain: (() => void) | undefined
+  /** Set where somebody listens to requests. */
+  onRequest: ((life: Life, request: RequestOutcome) => void) | undefined
   #close: ((why: Ending) => void) | undefined
   #closing: Ending | undefined
 
@@ -62,6 +64,16 @@ export class Life {
   /** Why it was closed from outside, if it was. */
   get closing(): Ending | undefined {
     return this.#closing
+  }
+
+  /** Whether it is worth the trouble to describe a request. */
+  get hearsRequests(): boolean {
+    return this.onRequest !== undefined
+  }
+
+  /** An HTTP request on this connection is over. */
+  requested(request: RequestOutcome): void {
+    this.onRequest?.(this, request)
   }
 
   /** The one record of it. */

@@ -41,3 +41,28 @@ export interface Outcome {
   readonly ended: Ending
   readonly error?: { readonly code: string; readonly message: string }
 }
+
+/** The one record of an HTTP request, within the connection it came on. */
+export interface RequestOutcome {
+  readonly method: string
+  readonly authority: string
+  /** Path and query. */
+  readonly target: string
+  readonly version: '1.0' | '1.1' | '2'
+  /** What the client was told; 0 when it was told nothing. */
+  readonly status: number
+  readonly grpcStatus?: string
+  readonly upstream?: Address
+  /** How often it was sent, the first time included; 0 when no upstream was asked. */
+  readonly attempts: number
+  /** The protocol it asked to change to. */
+  readonly upgrade?: string
+  /** Bytes of body: of the request, and of the response. */
+  readonly bytes: { readonly sent: number; readonly received: number }
+  readonly ms: number
+  /** Until the head of the response. */
+  readonly headMs?: number
+  readonly rules: Readonly<Record<string, RuleName>>
+  /** Why Sluice answered itself, or why the answer broke off: the value of `sluice-error`. */
+  readonly error?: string
+}

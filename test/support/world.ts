@@ -1,3 +1,4 @@
+import { createHttpState } from '../../src/forward/httpState.ts'
 import { systemClock } from '../../src/net/clock.ts'
 import { tcpDialer } from '../../src/net/dial.ts'
 import { parsePolicy } from '../../src/policy/parsePolicy.ts'
@@ -27,6 +28,7 @@ export const worldOf = (text: string, changes: Partial<World> = {}): World & { r
     random: () => 0.5,
     ledger,
     isOwn: () => false,
+    http: createHttpState(clock, Math.random),
     ...changes,
     outcomes,
   }

@@ -4,6 +4,8 @@ import {
   duration,
   flag,
   listOf,
+  type Mistake,
+  mistake,
   named,
   object,
   oneOf,
