@@ -7,6 +7,7 @@ import {
   type Missing,
   type Side,
 } from '../codec/conversation.ts'
+import { createHttpState } from '../forward/httpState.ts'
 import type { Dial, Direction } from '../net/connection.ts'
 import type { Policy } from '../policy/policy.ts'
 import { serve } from '../proxy.ts'
@@ -81,7 +82,15 @@ const begin = async (flow: Flow, { policy, directionOf }: ReplayOptions): Promis
   const direction = directionOf(flow)
   serve(
     { direction, peer: flow.client, destination: flow.server, stream: sides.client.stream, listener: 'replay' },
-    { policy: () => policy, dial, clock, random: () => 0.5, ledger, isOwn: () => false },
+    {
+      policy: () => policy,
+      dial,
+      clock,
+      random: () => 0.5,
+      ledger,
+      isOwn: () => false,
+      http: createHttpState(clock, () => 0.5),
+    },
   ).then(
     (ended) => {
       outcome = ended

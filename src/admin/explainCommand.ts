@@ -72,15 +72,21 @@ const IS = {
   dryRun: 'dry run: decides nothing',
 }
 
-const asText = (facts: Facts, { rules }: Explanation, answers: readonly AspectAnswer[]): string => {
+/** What HTTP is by itself fills a page: of it only what the document decides is told. */
+const isWorthTelling = ({ key, by }: AspectAnswer): boolean => !key.startsWith('http.') || by.file !== ''
+
+const asText = (facts: Facts, { rules }: Explanation, all: readonly AspectAnswer[]): string => {
+  const answers = all.filter(isWorthTelling)
+  const untold = all.length - answers.length
   const width = Math.max(...answers.map(({ key }) => key.length))
   const values = answers.map(({ is, written: value }) => (is === 'waits' ? 'waits' : written(value)))
   const valueWidth = Math.max(...values.map((value) => value.length))
   const lines = answers.map(({ key, is, by }, i) =>
     `  ${key.padEnd(width)}  ${values[i]?.padEnd(valueWidth)}  ${is === 'waits' ? 'for ' : ''}${where(by)}`.trimEnd(),
   )
+  const note = `  and ${untold} settings for HTTP as built in: sluice check --defaults`
   const outcome = { allow: 'allowed', deny: 'denied', waits: 'not decided yet' }[outcomeOf(answers)]
-  return [factsText(facts), '', ...rules.flatMap(ruleText), `verdict: ${outcome}`, ...lines, ''].join('\n')
+  return [factsText(facts), '', ...rules.flatMap(ruleText), `verdict: ${outcome}`, ...lines, note, ''].join('\n')
 }
 
 const ruleText = ({ rule, matches, conditions, says }: RuleExplained): string[] => [

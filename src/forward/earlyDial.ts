@@ -1,6 +1,6 @@
 import type { Duplex } from 'node:stream'
 import { speaksFirst } from '../detect/detect.ts'
-import type { Address } from '../net/address.ts'
+import { type Address, sameAddress } from '../net/address.ts'
 import type { Clock } from '../net/clock.ts'
 import type { Dial } from '../net/connection.ts'
 import { dialWithin } from '../net/dial.ts'
@@ -57,4 +57,19 @@ export const discard = (early: EarlyDial | undefined): void => {
     (stream) => stream.destroy(),
     () => {},
   )
+}
+
+/** Dials as `dial` does, but for the first dial to where an early one already went: that one is taken. */
+export const useEarly = (early: EarlyDial | undefined, dial: Dial): { dial: Dial; discard: () => void } => {
+  if (early === undefined) return { dial, discard: () => {} }
+  let unused: EarlyDial | undefined = early
+  return {
+    dial: (to, signal) => {
+      if (unused === undefined || !sameAddress(to, early.to)) return dial(to, signal)
+      unused = undefined
+      // Hardly ever: it was closed again, or refused, while the client was silent.
+      return early.upstream.then((stream) => (stream.destroyed || stream.readableEnded ? dial(to, signal) : stream))
+    },
+    discard: () => discard(unused),
+  }
 }

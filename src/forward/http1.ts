@@ -3,7 +3,7 @@ import type { Dial } from '../net/connection.ts'
 import { described } from '../net/relay.ts'
 import type { Traffic } from '../net/traffic.ts'
 import { settled } from '../policy/verdict.ts'
-import { discard } from './earlyDial.ts'
+import { useEarly } from './earlyDial.ts'
 import { Http1Client, type Http1ClientLimits } from './http1Client.ts'
 import type { Forwarder, Plan } from './plan.ts'
 import { Router } from './route.ts'
@@ -12,8 +12,8 @@ import { Router } from './route.ts'
 export const http1: Forwarder = (stream: Duplex, plan: Plan, dial: Dial): Promise<Traffic> =>
   new Promise((resolve) => {
     const { life, clock } = plan
-    discard(plan.early)
-    const router = new Router(plan, dial)
+    const early = useEarly(plan.early, dial)
+    const router = new Router(plan, early.dial)
     const client = new Http1Client(stream, {
       limits: clientLimits(plan),
       clock,
@@ -21,7 +21,10 @@ export const http1: Forwarder = (stream: Duplex, plan: Plan, dial: Dial): Promis
       chooseUpgrade: router.chooseUpgrade,
       refused: (error, status) => router.refused(error, status),
       count: life.count,
-      ended: (ended, error) => resolve({ ...life.count, ended, ...(error && { error: described(error) }) }),
+      ended: (ended, error) => {
+        early.discard()
+        resolve({ ...life.count, ended, ...(error && { error: described(error) }) })
+      },
     })
     life.closer = (why) => client.close(why)
     life.onDrain = () => client.drain()

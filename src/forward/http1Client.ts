@@ -63,6 +63,7 @@ export class Http1Client implements Answer {
   #minor = 1
   #keepsAlive = true
   #isDraining = false
+  #isClientDone = false
   #requestDone = true
   #responseDone = true
   #headSent = false
@@ -119,7 +120,7 @@ export class Http1Client implements Answer {
     if (status === 101 || (this.#method === 'CONNECT' && status >= 200 && status < 300)) return this.#switch(head)
     let more = this.#delimit(head, last)
     const minor = this.#minor
-    if (this.#isDraining || (!this.#requestDone && last)) this.#keepsAlive = false
+    if (this.#isDraining || this.#isLast || (!this.#requestDone && last)) this.#keepsAlive = false
     if (!this.#keepsAlive) more += 'Connection: close\r\n'
     else if (minor === 0) more += 'Connection: keep-alive\r\n'
     const fields = minor === 0 ? withoutTrailer(head.fields) : head.fields
@@ -159,10 +160,16 @@ export class Http1Client implements Answer {
   }
 
   written() {
+    this.#options.count.received = this.#output.total
     const bytes = this.#answerUnacknowledged
     if (bytes === 0) return
     this.#answerUnacknowledged = 0
     this.#asking?.consumed(bytes)
+  }
+
+  /** The client has said goodbye, and nothing that it sent is left. */
+  get #isLast(): boolean {
+    return this.#isClientDone && this.#reader.unread === 0
   }
 
   /** How the body will be delimited (RFC 9112 section 6.1), and the fields that say so. */
@@ -187,7 +194,6 @@ export class Http1Client implements Answer {
   }
 
   #send(chunk: Buffer) {
-    this.#options.count.received += chunk.length
     this.#answerUnacknowledged += chunk.length
     if (this.#answering === 'chunked') {
       this.#output.text(chunkText(chunk.length))
@@ -214,7 +220,7 @@ export class Http1Client implements Answer {
   #turn() {
     this.#asking = undefined
     this.#state = 'idle'
-    if (!this.#keepsAlive || this.#isDraining) return this.#lingerOn('closed')
+    if (!this.#keepsAlive || this.#isDraining || this.#isLast) return this.#lingerOn('closed')
     this.#unacknowledged = 0
     if (this.#isPaused) this.#resume()
     this.#deadline.in(this.#options.limits.idleMs)
@@ -241,14 +247,17 @@ export class Http1Client implements Answer {
 
   /** What the client sends. */
   #received(bytes: Buffer) {
+    this.#options.count.sent += bytes.length
     if (this.#state === 'lingering') {
       this.#linger -= bytes.length
       if (this.#linger < 0) this.#over(this.#why)
       return
     }
     if (this.#state === 'over') return
-    if (this.#state === 'idle' && !this.#reader.isWithin) this.#deadline.in(this.#options.limits.headMs)
-    this.#advance(this.#reader.push(bytes))
+    const isFirst = this.#state === 'idle' && !this.#reader.isWithin
+    const events = this.#reader.push(bytes)
+    if (events.length > 0) this.#advance(events)
+    else if (isFirst) this.#deadline.in(this.#options.limits.headMs)
     // A client that sends requests without reading answers is read no further.
     if (this.#reader.unread > WINDOW_BYTES && !this.#isPaused) this.#pause()
   }
@@ -263,6 +272,9 @@ export class Http1Client implements Answer {
       events = this.#state === 'idle' ? this.#reader.next() : NONE
     }
     this.#isBusy = false
+    if (this.#state !== 'idle' || !this.#reader.isWithin) return
+    if (this.#isClientDone) this.#advance(this.#reader.end())
+    else this.#deadline.in(this.#options.limits.headMs)
   }
 
   #take(events: Http1Event<RequestRead>[]) {
@@ -325,7 +337,6 @@ export class Http1Client implements Answer {
   }
 
   #pass(bytes: Buffer, last: boolean) {
-    this.#options.count.sent += bytes.length
     this.#unacknowledged += bytes.length
     if (this.#unacknowledged > WINDOW_BYTES && !this.#isPaused) this.#pause()
     if (last) this.#requestDone = true
@@ -387,8 +398,8 @@ export class Http1Client implements Answer {
       this.#asking?.data(NOTHING, true)
       return this.#tunnelEnded()
     }
-    this.#keepsAlive = false
-    // A client may say goodbye once its request is sent, and still wants the answer.
+    this.#isClientDone = true
+    // A client may say goodbye once its requests are sent, and still wants the answers.
     if (this.#state === 'request' && this.#requestDone) return
     if (this.#state === 'idle' && !this.#reader.isWithin) this.#lingerOn('closed')
     else this.#advance(this.#reader.end())
@@ -422,6 +433,7 @@ export class Http1Client implements Answer {
     const wasWithin = this.#state === 'request' || this.#state === 'tunnel' || this.#reader.isWithin
     const ended = wasLingering || (why === 'clientReset' && !wasWithin) ? this.#why : why
     this.#state = 'over'
+    this.#options.count.received = this.#output.total
     this.#deadline.stop()
     this.#asking?.abort(CANCEL)
     this.#asking = undefined

@@ -26,6 +26,8 @@ export class Output {
   #bytes = 0
   #isDirty = false
   #isEnding = false
+  /** All bytes given so far. */
+  total = 0
   /** The system takes no more for now. */
   isBlocked = false
 
@@ -41,6 +43,7 @@ export class Output {
   /** Text in latin1: heads and chunk sizes. */
   text(text: string) {
     this.#text += text
+    this.total += text.length
     if (!this.#isDirty) this.#schedule()
   }
 
@@ -52,6 +55,7 @@ export class Output {
     }
     this.#parts.push(chunk)
     this.#bytes += chunk.length
+    this.total += chunk.length
     if (!this.#isDirty) this.#schedule()
   }
 

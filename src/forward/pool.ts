@@ -98,7 +98,8 @@ export class Pool {
       waiter.ready(found)
       return nothing
     }
-    if (destination.waiting.length >= target.limits.pendingMax) {
+    const mayOpen = destination.open + destination.dialling < target.limits.connectionsMax
+    if (!mayOpen && destination.waiting.length - destination.dialling >= target.limits.pendingMax) {
       this.#limitHit('pending', target.address)
       waiter.failed(withCode('POOL_PENDING', 'too many requests wait for a connection'))
       return nothing

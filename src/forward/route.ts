@@ -110,6 +110,7 @@ export class Router {
 
   /** Finds a connection for an attempt. Returns how to stop waiting for it. */
   reach(address: Address, head: RequestHead, settings: HttpSettings, attempt: Attempt, fresh: boolean): () => void {
+    this.#plan.life.upstream = address
     const target = this.#target(address, head, settings)
     // HTTP/1.0 without Host: whatever answers there answers this request and no other.
     if (head.authority === '') return this.http.pool.single(target, attempt)

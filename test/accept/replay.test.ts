@@ -103,7 +103,7 @@ t.test('a conversation goes the way of a live connection: bytes, rules, times', 
     startedAt: 1_700_000_000_000,
     upstream: { host: '10.0.0.2', port: 80 },
   })
-  t.equal(one?.outcome.ms, 7)
+  t.equal(one?.outcome.ms, 6)
   t.same(one?.missing, [])
 })
 
@@ -152,7 +152,8 @@ const REASONS: readonly (readonly [string, Buffer, string, string | undefined])[
     'a request line in two segments',
     talk([
       ['client', 'GET /pri'],
-      ['client', 'ces HTTP/1.1\r\n'],
+      ['client', 'ces HTTP/1.1\r\nHost: a\r\n\r\n'],
+      ['server', 'HTTP/1.1 204 No Content\r\n\r\n'],
     ]),
     'http1',
     undefined,
@@ -203,8 +204,8 @@ t.test('what the policy denies is not replayed to a server, and the rule is name
 t.test('resets end as resets', async (t) => {
   const wires = connection(
     [
-      ['client', 'GET / HTTP/1.1\r\n'],
-      ['server', 'HTTP/1.1 200 OK\r\n'],
+      ['client', '\x00\x01 sixteen bytes'],
+      ['server', 'seventeen bytes \n'],
     ],
     { close: false },
   )
@@ -236,7 +237,11 @@ const command = async (...argv: string[]): Promise<{ code: number; out: string; 
 const EMPTY = t.testdir({ 'policy.yaml': 'apiVersion: sluice/v1\n' })
 
 t.test('the command writes one JSON object a connection, and what is unknown is absent', async (t) => {
-  const directory = t.testdir({ 'talk.pcap': talk([['client', 'GET / HTTP/1.1\r\n']], { server: '10.0.0.2:8080' }) })
+  const turns = [
+    ['client', 'GET / HTTP/1.1\r\nHost: a\r\n\r\n'],
+    ['server', 'HTTP/1.1 204 No Content\r\n\r\n'],
+  ] as const
+  const directory = t.testdir({ 'talk.pcap': talk(turns, { server: '10.0.0.2:8080' }) })
   const file = join(directory, 'talk.pcap')
   const { code, out, err } = await command(file, '--json', '--workload', '10.0.0.2')
   t.equal(err, '')
@@ -249,7 +254,7 @@ t.test('the command writes one JSON object a connection, and what is unknown is 
     http: { method: 'GET', target: '/', version: 'HTTP/1.1' },
     verdict: 'forwarded',
     rules: {},
-    bytes: { sent: 16, received: 0 },
+    bytes: { sent: 27, received: 27 },
     ended: 'closed',
     complete: true,
   })

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { createServer } from 'node:net'
+import { connect, createServer, type Socket } from 'node:net'
 import { test } from 'tap'
 import { type Front, front } from '../support/front.ts'
 import { ask, raw, type Scripted, scripted } from '../support/http.ts'
@@ -128,8 +128,8 @@ test('10: an Upgrade that a rule allows becomes a tunnel, with half-close', asyn
     /^HTTP\/1.1 101 Switching Protocols\r\nX: y\r\nConnection: Upgrade\r\nUpgrade: chatproto\r\n\r\nhello $/,
   )
   assert.match(server.received[0]!, /Connection: Upgrade\r\nUpgrade: chatproto\r\n/)
-  client.send('GET / HTTP/1.1\r\n\r\n')
-  await client.until(/<GET \/ HTTP\/1.1\r\n\r\n>/)
+  client.send('GET / HTTP/1.1\r\n')
+  await client.until(/<GET \/ HTTP\/1.1\r\n>/)
   client.socket.end('bye')
   assert.equal(await client.rest(), '<bye>')
   sluice.close()
@@ -349,7 +349,8 @@ test('26: the head of the response has a timeout of its own, and a response that
   await between(
     () => undefined,
     'defaults: { http: { headTimeout: 50ms } }',
-    async (sluice) => assert.match(await ask(sluice.address, get('/')), /^HTTP\/1.1 504 [\s\S]*sluice-error: headTimeout/),
+    async (sluice) =>
+      assert.match(await ask(sluice.address, get('/')), /^HTTP\/1.1 504 [\s\S]*sluice-error: headTimeout/),
   )
   await between(
     'HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhe',
@@ -376,7 +377,7 @@ rules:
     const say = async (path: string, more = '') => {
       client.send(get(path, more))
       const head = await client.until(/\r\n\r\n/)
-      await client.until(new RegExp(`[\s\S]{${/content-length: (\d+)/i.exec(head)![1]}}`))
+      await client.until(new RegExp(`[\\s\\S]{${/content-length: (\d+)/i.exec(head)![1]}}`))
       return head
     }
     assert.match(await say('/no'), /^HTTP\/1.1 403 Forbidden\r\n[\s\S]*sluice-error: denied/)
@@ -412,11 +413,9 @@ test('30: a request that is sent to ourselves is a loop, and nothing is dialled'
 
 test('30: a request that comes back through another proxy is a loop', async () => {
   const relay = await upstream((socket) => {
-    import('node:net').then(({ connect }) => {
-      const on = connect(sluice.address)
-      socket.pipe(on).on('error', () => {})
-      on.pipe(socket)
-    })
+    const on = connect(sluice.address)
+    socket.pipe(on).on('error', () => {})
+    on.pipe(socket)
   })
   const sluice: Front = await front(relay.address)
   assert.match(await ask(sluice.address, get('/')), /^HTTP\/1.1 508 /)
@@ -434,10 +433,10 @@ test('31: what a client says in our name never reaches the server', () =>
   }))
 
 test('32: a drain lets the request in flight end, then closes', async () => {
-  let finish = () => {}
+  const servers: Socket[] = []
   await between(
     (_, socket) => {
-      finish = () => void socket.write('llo')
+      servers.push(socket)
       return 'HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhe'
     },
     '',
@@ -447,12 +446,12 @@ test('32: a drain lets the request in flight end, then closes', async () => {
       await busy.until(/he$/)
       idle.send(get('/'))
       await idle.until(/he$/)
-      finish()
+      servers[1]!.write('llo')
       await idle.until(/llo$/)
       const drained = sluice.world.ledger.drain(5000)
       assert.equal(await idle.rest(), '')
-      // The busy one asked first, so its answer is the other socket's to finish.
-      busy.socket.destroy()
+      servers[0]!.write('llo')
+      assert.equal(await busy.rest(), 'llo')
       await drained
     },
   )
@@ -479,7 +478,9 @@ test('35: 100 Continue comes from the server, and a final answer may come instea
       if (head.toString().includes('/no'))
         return socket.write('HTTP/1.1 417 Expectation Failed\r\nContent-Length: 0\r\n\r\n')
       socket.write('HTTP/1.1 100 Continue\r\n\r\n')
-      socket.once('data', (body) => socket.write(`HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n${body.toString()}`))
+      socket.once('data', (body) =>
+        socket.write(`HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 5\r\n\r\n${body.toString()}`),
+      )
     }),
   )
   const sluice = await front(server.address)
@@ -501,7 +502,7 @@ test('36: pipelined requests are answered in their order, also after an error', 
     (request) => `HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n${request.slice(4, 6)}`,
     policy,
     async (sluice) => {
-      const got = await ask(sluice.address, get('/1') + get('/2') + get('/no') + get('/3') + `${get('/4')}bad\r\n\r\n`)
+      const got = await ask(sluice.address, `${get('/1') + get('/2') + get('/no') + get('/3')}${get('/4')}bad\r\n\r\n`)
       const statuses = [...got.matchAll(/HTTP\/1.1 (\d+) /g)].map(([, status]) => status)
       assert.deepEqual(statuses, ['200', '200', '403', '200', '200', '400'])
       assert.match(got, /\/1HTTP[\s\S]*\/2HTTP[\s\S]*\/3HTTP[\s\S]*\/4HTTP/)
@@ -592,7 +593,9 @@ test('40: names keep their case, fields their order and their duplicates', () =>
   ))
 
 test('a faulty request is refused with its status, and no upstream sees a byte', async () => {
-  const sluice = await front({ host: '127.0.0.1', port: 9 }, '', { dial: () => assert.fail('dialled') })
+  // Fixed, for detection gives up on lines longer than its own limit.
+  const policy = 'defaults: { protocol: http1 }'
+  const sluice = await front({ host: '127.0.0.1', port: 9 }, policy, { dial: () => assert.fail('dialled') })
   const cases: [string, number][] = [
     ['GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n', 400],
     ['GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n', 400],
@@ -609,7 +612,7 @@ test('a faulty request is refused with its status, and no upstream sees a byte',
   for (const [text, status] of cases.filter(([text]) => !text.endsWith('hel'))) {
     assert.match(
       await ask(sluice.address, text),
-      new RegExp(`^HTTP/1.1 ${status} [\s\S]*\r\nConnection: close\r\n\r\n`),
+      new RegExp(`^HTTP/1.1 ${status} [\\s\\S]*\r\nConnection: close\r\n\r\n`),
       text.slice(0, 90),
     )
   }
@@ -687,14 +690,14 @@ test('headers are set and removed as the policy says, and the upstream is told o
 test('connections to one upstream, and the requests that wait for one, are limited', () =>
   between(
     () => undefined,
-    'defaults: { http: { pool: { connections: 1, pending: 1 } } }',
+    'defaults: { protocol: http1, http: { pool: { connections: 1, pending: 1 } } }',
     async (sluice, server) => {
       const clients = [await raw(sluice.address), await raw(sluice.address), await raw(sluice.address)]
       for (const client of clients) client.send(get('/'))
-      const overloaded = await Promise.race(clients.map((client) => client.until(/overloaded\r\n[\s\S]*\r\n\r\n/)))
+      const overloaded = await Promise.race(clients.map((client) => client.until(/overloaded\r\n\r\n/)))
       assert.match(overloaded, /^HTTP\/1.1 503 Service Unavailable\r\n/)
       assert.equal(server.connections.length, 1)
-      assert.deepEqual(sluice.world.http.hits, { connections: 2, pending: 1, rate: 0, retryBudget: 0 })
+      assert.deepEqual(sluice.world.http.hits, { connections: 1, pending: 1, rate: 0, retryBudget: 0 })
       for (const client of clients) client.socket.destroy()
     },
   ))

@@ -95,9 +95,10 @@ export const raw = async ({ host, port }: Address): Promise<Raw> => {
   }
 }
 
-/** Sends a text, says goodbye, and reads all that is answered. */
+/** Sends a text, says goodbye once the answer begins to arrive, and reads all of it. */
 export const ask = async (to: Address, text: string): Promise<string> => {
   const client = await raw(to)
-  client.socket.end(text, 'latin1')
+  client.socket.once('data', () => client.socket.end())
+  client.send(text)
   return client.rest()
 }
