@@ -7,6 +7,7 @@ const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
   replay: async () => (await import('./replayCommand.ts')).replayCommand,
   redirect: async () => (await import('./admin/redirectCommand.ts')).redirectCommand,
   check: async () => (await import('./admin/checkCommand.ts')).checkCommand,
+  certs: async () => (await import('./admin/certsCommand.ts')).certsCommand,
   explain: async () => (await import('./admin/explainCommand.ts')).explainCommand,
 }
 

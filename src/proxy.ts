@@ -6,10 +6,13 @@ import { dialWhileSilent, discard } from './forward/earlyDial.ts'
 import { http1 } from './forward/http1.ts'
 import { http2 } from './forward/http2.ts'
 import type { HttpState } from './forward/httpState.ts'
+import { type Agreed, type Inside, insideTls } from './forward/insideTls.ts'
 import { opaque, upstreamAddresses } from './forward/opaque.ts'
-import type { EarlyDial, Forwarder, Plan } from './forward/plan.ts'
+import type { EarlyDial, Forwarder, Plan, Secure } from './forward/plan.ts'
 import { deny, refuse } from './forward/refuse.ts'
 import { tls } from './forward/tls.ts'
+import type { TlsWorld } from './forward/tlsWorld.ts'
+import { isTlsDecided, securing } from './forward/upstreamTls.ts'
 import { type Address, formatAddress } from './net/address.ts'
 import type { Clock } from './net/clock.ts'
 import type { Connection, Dial } from './net/connection.ts'
@@ -38,6 +41,8 @@ export interface World {
   readonly isOwn: (address: Address) => boolean
   /** What HTTP connections share: above all the connections to upstreams. */
   readonly http: HttpState
+  /** Certificates, and what ends and begins TLS with them. Absent, as in a replay: all TLS is passed through. */
+  readonly tls?: TlsWorld
 }
 
 const NOTHING = new Uint8Array()
@@ -61,23 +66,34 @@ export const serve = async (connection: Connection, world: World): Promise<Outco
 }
 
 const live = async (connection: Connection, life: Life, world: World): Promise<Traffic> => {
-  const { direction, peer, destination, stream } = connection
+  const { direction, peer, destination } = connection
+  return round({ connection, facts: { direction, peer, destination } }, life, world)
+}
+
+/** Once for each connection, and once more for what is inside TLS that ends here: two rounds, and no third. */
+const round = async (known: Inside, life: Life, world: World, isInside = false): Promise<Traffic> => {
+  const { connection, facts: first } = known
   const { clock, dial, random } = world
 
+  const secure = securing(life, world.tls)
+
   // Accepted, and we know where it was going.
-  if (world.isOwn(destination)) {
-    return refuse(stream, 'LOOP', `${formatAddress(destination)} is our own listener: was this connection redirected?`)
+  if (world.isOwn(connection.destination)) {
+    const to = formatAddress(connection.destination)
+    return refuse(connection.stream, 'LOOP', `${to} is our own listener: was this connection redirected?`)
   }
 
-  // Policy, first time: by direction, peer and destination alone.
-  const first: Facts = { direction, peer, destination }
+  // Policy, first time: by direction, peer and destination, and inside TLS by its names and the client's identity.
   const policy = world.policy()
   let verdict = decide(policy, first)
   life.rules = rulesOf(verdict)
-  if (denies(verdict)) return deny(stream)
+  if (denies(verdict)) {
+    discard(known.early)
+    return deny(connection.stream)
+  }
 
-  // Detect: read until sure, unless the policy has said what is spoken.
-  const seen = await detected(connection, policy, first, verdict, world)
+  // Detect: read until sure, unless it is known what is spoken.
+  const seen = await detected(known, policy, verdict, world, secure)
   note(life, seen)
   if (seen.stream.destroyed) {
     discard(seen.early)
@@ -85,8 +101,36 @@ const live = async (connection: Connection, life: Life, world: World): Promise<T
   }
 
   // Policy, second time: with protocol, SNI and ALPN.
-  const facts = withDetection(first, seen.detection)
+  let facts = withDetection(first, seen.detection)
   verdict = decide(policy, facts)
+  const planned = (): Plan => ({
+    connection,
+    facts,
+    verdict,
+    policy,
+    life,
+    clock,
+    random,
+    secure,
+    relay: world.relay ?? relay,
+    early: seen.early,
+    policyNow: world.policy,
+    isOwn: world.isOwn,
+    http: world.http,
+  })
+
+  // TLS ends here, or is passed on like any other bytes; then nobody will ever prove who the client is.
+  if (seen.detection.protocol === 'tls' && !isInside) {
+    if (world.tls && !denies(verdict)) {
+      const end = await insideTls(seen.stream, seen.detection.hello, planned(), world.tls, dial)
+      life.rules = rulesOf(verdict)
+      if (end.is === 'failed') return end.traffic
+      if (end.is === 'inside') return round(end.inside, life, world, true)
+    }
+    facts = { ...facts, identity: facts.identity ?? null, request: null }
+    verdict = decide(policy, facts)
+  }
+
   life.rules = rulesOf(verdict)
   life.allowed = () => !denies(decide(world.policy(), facts))
   if (denies(verdict) || isTooLate(seen, verdict)) {
@@ -97,26 +141,11 @@ const live = async (connection: Connection, life: Life, world: World): Promise<T
   // Forward, each protocol in its own way.
   const spoken = spokenOf(seen, verdict)
   const forRequests = spoken === 'http1' || spoken === 'http2' ? narrow(policy, facts) : policy
-  const { policy: policyNow, isOwn, http } = world
-  const plan: Plan = {
-    connection,
-    facts,
-    verdict,
-    policy: forRequests,
-    life,
-    clock,
-    random,
-    relay: world.relay ?? relay,
-    early: seen.early,
-    policyNow,
-    isOwn,
-    http,
-  }
-  return FORWARDERS[spoken](seen.stream, plan, dial)
+  return FORWARDERS[spoken](seen.stream, { ...planned(), policy: forRequests }, dial)
 }
 
 interface Seen {
-  readonly detection: Detection
+  readonly detection: Detection | Agreed
   /** To go on with: nothing is missing from it. */
   readonly stream: Duplex
   /** The bytes that decided. */
@@ -129,37 +158,38 @@ const AS_POLICY_SAYS: Detection = { protocol: 'opaque', because: 'policy' }
 
 /** Reads until the protocol is certain; meanwhile a server that speaks first is given the chance to. */
 const detected = async (
-  connection: Connection,
+  { connection, facts, spoken, early: asked }: Inside,
   policy: Policy,
-  facts: Facts,
   verdict: Verdict,
   { clock, dial }: World,
+  secure: Secure,
 ): Promise<Seen> => {
   const { stream, destination } = connection
-  if (valueOr(verdict.protocol, 'detect') === 'opaque') {
-    return { detection: AS_POLICY_SAYS, stream, bytes: NOTHING, ms: 0 }
-  }
+  const known = valueOr(verdict.protocol, 'detect') === 'opaque' ? AS_POLICY_SAYS : spoken
+  if (known) return { detection: known, stream, bytes: NOTHING, ms: 0, early: asked }
   let early: (() => EarlyDial | undefined) | undefined
   const seen = await peek(stream, {
     clock,
     timeoutMs: settled(verdict['detect.timeout']),
     maxBytes: settled(verdict['detect.maxBytes']),
     serverSpoke: (spoke) => {
-      if (!dialsEarly(policy, facts)) return () => {}
+      if (!dialsEarly(policy, facts) || !isTlsDecided(verdict)) return () => {}
       const [to = destination] = upstreamAddresses(verdict, destination)
       const tellingDial = announcing(dial, settled(verdict['upstream.proxyProtocol']), connection)
-      early = dialWhileSilent(to, tellingDial, clock, settled(verdict['limits.connect']), spoke)
+      const secured = secure(tellingDial, { verdict, policy, name: facts.sni })
+      early = dialWhileSilent(to, secured, clock, settled(verdict['limits.connect']), spoke)
       return early
     },
   })
-  return { ...seen, early: early?.() }
+  return { ...seen, early: early?.() ?? asked }
 }
 
 /** Whether detection ran out of time and the policy wants such a connection refused. */
 const isTooLate = ({ detection }: Seen, verdict: Verdict): boolean =>
   timedOut(detection) && settled(verdict['detect.onTimeout']) === 'deny'
 
-const timedOut = (detection: Detection): boolean => detection.protocol === 'opaque' && detection.because === 'timeout'
+const timedOut = (detection: Seen['detection']): boolean =>
+  detection.protocol === 'opaque' && detection.because === 'timeout'
 
 /** What to treat it as: what it is, unless the policy knows better. */
 const spokenOf = ({ detection }: Seen, verdict: Verdict): Detection['protocol'] => {
@@ -170,26 +200,26 @@ const spokenOf = ({ detection }: Seen, verdict: Verdict): Detection['protocol'] 
 
 const denies = (verdict: Verdict): boolean => valueOr(verdict.deny, false)
 
-const withDetection = (facts: Facts, detection: Detection): Facts => {
+const withDetection = (facts: Facts, detection: Seen['detection']): Facts => {
   const { protocol } = detection
   if (protocol === 'tls') {
     const { sni, alpn, extensions } = detection.hello
-    return { ...facts, protocol, sni: sni ?? null, alpn: alpn ?? null, extensions, identity: null, request: null }
+    return { ...facts, protocol, sni, alpn, extensions }
   }
-  const plain = { ...facts, protocol, sni: null, alpn: null, extensions: null, identity: null }
+  // What TLS around it has told, it has told; without TLS around it, there is nothing of the kind.
+  const plain = { sni: null, alpn: null, extensions: null, identity: null, ...facts, protocol }
   return protocol === 'opaque' ? { ...plain, request: null } : plain
 }
 
 /** Writes down what detection saw. */
 const note = (life: Life, { detection, bytes, ms }: Seen): void => {
   life.protocols.push(detection.protocol)
-  life.detected = {
-    bytes: bytes.length,
-    ms: Math.round(ms * 1000) / 1000,
-    head: Buffer.from(bytes.subarray(0, 32)).toString('latin1'),
+  if (life.detected === undefined || bytes.length > 0) {
+    const head = Buffer.from(bytes.subarray(0, 32)).toString('latin1')
+    life.detected = { bytes: bytes.length, ms: Math.round(ms * 1000) / 1000, head }
   }
   if (detection.protocol === 'opaque') life.reason = detection.because
-  if (detection.protocol === 'http1') life.http = detection.request
+  if ('request' in detection) life.http = detection.request
   if (detection.protocol === 'tls') {
     life.sni = detection.hello.sni ?? undefined
     life.alpn = detection.hello.alpn ?? undefined

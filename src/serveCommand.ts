@@ -4,11 +4,13 @@ import { type Listening, listen } from './accept/listen.ts'
 import { ownAddresses } from './accept/ownAddresses.ts'
 import { tunedOpener } from './accept/socketOptions.ts'
 import { keepPolicy, loadPolicy, problemsOf, type Reload } from './admin/livePolicy.ts'
+import { countTls, keepTls } from './admin/liveTls.ts'
 import { adminRoutes } from './admin/routes.ts'
 import { startAdmin } from './admin/server.ts'
 import { listenersOf } from './config.ts'
 import { configPaths } from './configPaths.ts'
 import { createHttpState } from './forward/httpState.ts'
+import type { TlsWorld } from './forward/tlsWorld.ts'
 import { loadPump } from './native/pump.ts'
 import { loadShim, type Shim } from './native/shim.ts'
 import { formatAddress } from './net/address.ts'
@@ -50,7 +52,8 @@ const run = async (args: Arguments, io: Io): Promise<number> => {
   for (const warning of loaded.warnings) log.warn(formatDiagnostic(warning))
   const ledger = createLedger(systemClock)
   ledger.subscribe(log.outcome)
-  const live = keepPolicy(paths, loaded, systemClock, (reload) => reloaded(reload, log, ledger))
+  const tls = await keepTls(loaded.policy.sections, systemClock, log)
+  const live = keepPolicy(paths, loaded, systemClock, (reload) => reloaded(reload, log, ledger, tls))
   io.onReload(() => void live.reload())
 
   const shim = shimOrWarning(log)
@@ -65,6 +68,7 @@ const run = async (args: Arguments, io: Io): Promise<number> => {
     http: createHttpState(systemClock, Math.random),
     ledger,
     isOwn: ownAddresses(() => [...listening, ...admin].map(({ address }) => address), systemClock.now),
+    tls,
   }
   const stop = new EventEmitter()
   try {
@@ -74,6 +78,7 @@ const run = async (args: Arguments, io: Io): Promise<number> => {
     log.error((error as Error).message)
     for (const each of listening) each.close()
     live.close()
+    tls.close()
     log.flush()
     return 1
   }
@@ -85,6 +90,7 @@ const run = async (args: Arguments, io: Io): Promise<number> => {
   live.close()
   await ledger.drain(world.policy().sections.limits.drain)
   for (const each of admin) each.close()
+  tls.close()
   log.info('sluice has stopped')
   log.flush()
   return 0
@@ -93,12 +99,13 @@ const run = async (args: Arguments, io: Io): Promise<number> => {
 const listed = (listening: readonly Listening[]): string =>
   listening.length === 0 ? 'nothing' : listening.map(({ address }) => formatAddress(address)).join(', ')
 
-const reloaded = (reload: Reload, log: Log, ledger: Ledger): void => {
+const reloaded = (reload: Reload, log: Log, ledger: Ledger, tls: TlsWorld): void => {
   if (reload.is === 'kept')
     log.error(`the policy was not replaced; the last good one stays\n${reload.problems.join('\n')}`)
   if (reload.is !== 'replaced') return
   for (const warning of reload.warnings) log.warn(formatDiagnostic(warning))
   log.info('the policy was replaced')
+  tls.use(reload.policy.sections).catch((error: Error) => log.error(`certificates: ${error.message}`))
   ledger.recheck()
 }
 
@@ -140,6 +147,7 @@ const openAdmin = async (world: World, io: Io, log: Log, shutdown: () => void): 
   const { admin } = world.policy().sections
   const metrics = createMetrics(manifest.version)
   countConnections(metrics, world.ledger)
+  if (world.tls) countTls(metrics, world.tls)
   const token = admin.token && (await readSecret(admin.token, io.env))
   const routes = adminRoutes({
     ledger: world.ledger,

@@ -5,9 +5,10 @@ import { type Match, MORE, NO, yes } from '../net/match.ts'
 
 /**
  * Why a connection is passed through as bytes: the policy says so; the bytes are nothing we know; they were still
- * undecided at the byte limit, when the time was up, or when the client closed; or the server spoke first.
+ * undecided at the byte limit, when the time was up, or when the client closed; or the server spoke first. Inside TLS
+ * that ends here: the application protocol agreed on is another one, or the Sluice before us has looked.
  */
-export type OpaqueReason = 'policy' | 'unknown' | 'limit' | 'timeout' | 'closed' | 'serverFirst'
+export type OpaqueReason = 'policy' | 'unknown' | 'limit' | 'timeout' | 'closed' | 'serverFirst' | 'alpn' | 'mesh'
 
 /** What is being spoken, with what the first bytes tell of it. */
 export type Detection =

@@ -3,6 +3,7 @@ import { type Address, sameAddress } from '../net/address.ts'
 import type { Dial } from '../net/connection.ts'
 import { dialWithin } from '../net/dial.ts'
 import { described, reset } from '../net/relay.ts'
+import { HandshakeError } from '../net/tls/failure.ts'
 import type { Ending } from '../net/traffic.ts'
 import { settled } from '../policy/verdict.ts'
 import { announcing } from './announce.ts'
@@ -40,7 +41,7 @@ export const opaque: Forwarder = async (stream, plan, dial) => {
 
 /** The upstream that was dialled early if it leads to the right place, or else each address in turn until one answers. */
 const connect = async (
-  { connection, verdict, early, life, clock }: Plan,
+  { connection, facts, verdict, policy, early, life, clock, secure }: Plan,
   dial: Dial,
   ms: number,
   signal: AbortSignal,
@@ -52,11 +53,13 @@ const connect = async (
   }
   discard(early)
   const tellingDial = announcing(dial, settled(verdict['upstream.proxyProtocol']), connection)
+  const { sni: name, protocol } = facts
+  const secured = secure(tellingDial, { verdict, policy, name, ...(protocol && { protocol }) })
   let failure: unknown = new Error('the policy left no address to dial')
   for (const to of addresses) {
     life.upstream = to
     try {
-      return await dialWithin(tellingDial, to, ms, clock, signal)
+      return await dialWithin(secured, to, ms, clock, signal)
     } catch (error) {
       failure = error
       if (signal.aborted) break
@@ -74,5 +77,6 @@ export const upstreamAddresses = (verdict: Plan['verdict'], destination: Address
 const endingOf = ({ life }: Plan, error: Error): Ending => {
   const { code } = described(error)
   if (life.closing) return life.closing
+  if (error instanceof HandshakeError) return 'tlsFailed'
   return code === 'ABORT_ERR' ? 'clientGone' : code === 'CONNECT_TIMEOUT' ? 'connectTimeout' : 'connectFailed'
 }

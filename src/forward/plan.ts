@@ -4,7 +4,7 @@ import type { Clock } from '../net/clock.ts'
 import type { Connection, Dial } from '../net/connection.ts'
 import type { Relay } from '../net/relay.ts'
 import type { Traffic } from '../net/traffic.ts'
-import type { Facts } from '../policy/facts.ts'
+import type { Facts, Protocol } from '../policy/facts.ts'
 import type { Policy } from '../policy/policy.ts'
 import type { Verdict } from '../policy/verdict.ts'
 import type { Life } from '../telemetry/life.ts'
@@ -15,6 +15,19 @@ export interface EarlyDial {
   readonly to: Address
   readonly upstream: Promise<Duplex>
 }
+
+/** Makes a dial one that speaks TLS to the upstream, where the verdict wants that. It rejects with HandshakeError. */
+export type Secure = (
+  dial: Dial,
+  about: {
+    readonly verdict: Verdict
+    readonly policy: Policy
+    /** The name to ask for where the policy names none: of the request, or of the client's own TLS. */
+    readonly name?: string | null | undefined
+    /** What will travel inside, where that is known: the next Sluice is told. */
+    readonly protocol?: Protocol
+  },
+) => Dial
 
 /** All that a forwarder knows of the connection it is given. */
 export interface Plan {
@@ -34,6 +47,7 @@ export interface Plan {
   readonly clock: Clock
   readonly random: () => number
   readonly relay: Relay
+  readonly secure: Secure
   readonly early?: EarlyDial | undefined
 }
 

@@ -4,10 +4,11 @@ import { detect } from './aspects/detect.ts'
 import { http } from './aspects/http.ts'
 import { limits } from './aspects/limits.ts'
 import { protocol } from './aspects/protocol.ts'
+import { tls, upstreamTls } from './aspects/tls.ts'
 import { upstream } from './aspects/upstream.ts'
 
 /** What rules decide, by dotted name. One file and one line each; a file may hold a group of them. */
-export const ASPECTS = { ...deny, ...protocol, ...detect, ...upstream, ...limits, ...http }
+export const ASPECTS = { ...deny, ...protocol, ...detect, ...tls, ...upstream, ...upstreamTls, ...limits, ...http }
 
 export type AspectName = keyof typeof ASPECTS
 

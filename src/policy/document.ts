@@ -76,6 +76,7 @@ export const readDocuments = (
     defaults: new Map(),
     sections: {},
     tests: [],
+    uses: [],
     owners: new Map(),
   }
   const names = definedNames(sources)
@@ -83,6 +84,7 @@ export const readDocuments = (
     (it) => !it.diagnostics.some((diagnostic) => diagnostic.severity === 'error' && diagnostic.code === 'syntax'),
   )
   for (const source of sources) readOne(source, found)
+  if (isWhole) for (const use of found.uses) checkUse(use, names, found)
   for (const rule of found.rules) checkRule(rule, found)
   if (isWhole) for (const saying of allSayings(found)) checkReferences(saying, names, found)
   const sections = Object.fromEntries(
@@ -108,6 +110,8 @@ interface Found {
   readonly defaults: Map<string, PlacedSaying>
   readonly sections: Record<string, unknown>
   readonly tests: TestText[]
+  /** The names that sections use. */
+  readonly uses: { readonly reference: Reference; readonly place: Place }[]
   /** Who has written a section, a name in one, or a rule's name: for saying where the first one is. */
   readonly owners: Map<string, Place>
 }
@@ -286,6 +290,8 @@ const readSection = (name: string, written: unknown, source: Source, found: Foun
   if (!section.byName) checkUnique(`section "${name}"`, source.place([name], 'key'), found)
   else for (const key of keysOf(written)) checkUnique(`"${key}" in ${name}`, source.place([name, key], 'key'), found)
   if (result === undefined) return
+  for (const reference of section.references?.(result.value) ?? [])
+    found.uses.push({ reference, place: source.place([name, ...reference.at]) })
   const folder = posix.dirname(source.file)
   const value =
     section.resolve?.(result.value, (path) => (posix.isAbsolute(path) ? path : posix.join(folder, path))) ??
@@ -340,10 +346,16 @@ const checkReferences = (
   found: Found,
 ): void => {
   const references: readonly Reference[] = ASPECT_TABLE[saying.aspect]!.references?.(saying.value) ?? []
-  for (const { to, name } of references) {
-    const defined = names.get(to) ?? []
-    if (!defined.includes(name)) report(found, 'dangling-reference', place, dangling(to, name, defined))
-  }
+  for (const reference of references) checkUse({ reference, place }, names, found)
+}
+
+const checkUse = (
+  { reference: { to, name }, place }: Found['uses'][number],
+  names: ReadonlyMap<string, readonly string[]>,
+  found: Found,
+): void => {
+  const defined = names.get(to) ?? []
+  if (!defined.includes(name)) report(found, 'dangling-reference', place, dangling(to, name, defined))
 }
 
 const dangling = (to: string, name: string, defined: readonly string[]): string => {

@@ -4,13 +4,27 @@ import { certificates } from './sections/certificates.ts'
 import { commands } from './sections/commands.ts'
 import { listeners } from './sections/listeners.ts'
 import { log } from './sections/log.ts'
+import { mesh } from './sections/mesh.ts'
 import { processLimits } from './sections/processLimits.ts'
 import type { Section } from './sections/section.ts'
 import { sockets } from './sections/sockets.ts'
+import { tlsSettings } from './sections/tls.ts'
+import { trust } from './sections/trust.ts'
 import type { Shape } from './shape.ts'
 
 /** The top-level keys of a document beside apiVersion, defaults and rules. One file and one line each. */
-export const SECTIONS = { listeners, limits: processLimits, certificates, admin, log, commands, sockets }
+export const SECTIONS = {
+  listeners,
+  limits: processLimits,
+  certificates,
+  trust,
+  tls: tlsSettings,
+  mesh,
+  admin,
+  log,
+  commands,
+  sockets,
+}
 
 export type SectionName = keyof typeof SECTIONS
 

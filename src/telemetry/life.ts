@@ -28,6 +28,8 @@ export class Life {
   sni: string | undefined
   alpn: readonly string[] | undefined
   identity: string | undefined
+  tls: Outcome['tls'] | undefined
+  upstreamTls: Outcome['upstreamTls'] | undefined
   http: Outcome['http'] | undefined
   upstream: Address | undefined
   /** Asks whether the policy of now still allows it; set once the first verdict is known. */
@@ -93,6 +95,8 @@ export class Life {
       ...(this.sni !== undefined && { sni: this.sni }),
       ...(this.alpn?.length && { alpn: this.alpn }),
       ...(this.identity !== undefined && { identity: this.identity }),
+      ...(this.tls && { tls: this.tls }),
+      ...(this.upstreamTls && { upstreamTls: this.upstreamTls }),
       ...(this.http && { http: this.http }),
       rules,
       ...(this.upstream && { upstream: this.upstream }),

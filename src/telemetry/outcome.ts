@@ -9,6 +9,13 @@ export interface RuleName {
   readonly line: number
 }
 
+/** What two sides of TLS agreed on. */
+export interface TlsAgreement {
+  readonly version: string
+  readonly cipher: string
+  readonly alpn?: string
+}
+
 /** What became of a connection, in one word. */
 export type Result = 'forwarded' | 'denied' | 'refused' | 'failed'
 
@@ -31,6 +38,10 @@ export interface Outcome {
   readonly sni?: string
   readonly alpn?: readonly string[]
   readonly identity?: string
+  /** What was agreed on with the client, where its TLS ended here. */
+  readonly tls?: TlsAgreement & { readonly resumed: boolean }
+  /** What was agreed on with the upstream, where it was spoken to by TLS, and who it proved to be. */
+  readonly upstreamTls?: TlsAgreement & { readonly identity?: string }
   /** The request line that detection saw. */
   readonly http?: { readonly method: string; readonly target: string; readonly version: string }
   /** Which rule decided each aspect. */

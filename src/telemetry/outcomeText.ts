@@ -26,6 +26,8 @@ const REASONS: Readonly<Record<string, string>> = {
   timeout: 'still undecided when the time was up',
   closed: 'the client closed before it was decided',
   serverFirst: 'the server spoke first',
+  alpn: 'the protocol agreed on is not HTTP',
+  mesh: 'as the Sluice before us says',
 }
 
 const endings: Readonly<Record<string, string>> = {
@@ -43,13 +45,17 @@ const endings: Readonly<Record<string, string>> = {
   internalError: 'a bug in sluice',
 }
 
-const spoken = ({ protocols, reason, sni, alpn, http, identity }: Outcome): string =>
+const spoken = ({ protocols, reason, sni, alpn, tls, upstreamTls, http, identity }: Outcome): string =>
   [
     protocols.join('+'),
     reason === undefined ? '' : `(${REASONS[reason] ?? reason})`,
     sni === undefined ? '' : `sni ${sni}`,
     alpn === undefined ? '' : `alpn ${alpn.join(',')}`,
+    tls === undefined ? '' : `${tls.version}${tls.resumed ? ' resumed' : ''}`,
     identity === undefined ? '' : `as ${identity}`,
+    upstreamTls === undefined
+      ? ''
+      : `upstream ${upstreamTls.version}${upstreamTls.identity === undefined ? '' : ` as ${upstreamTls.identity}`}`,
     http === undefined ? '' : `${http.method} ${http.target} ${http.version}`,
   ]
     .filter((part) => part !== '')

@@ -29,6 +29,19 @@ export const failure = (code: string, message: string, alert?: string): TlsFailu
   ...(alert === undefined ? {} : { alert }),
 })
 
+/** A failure of a dial, which can only reject. */
+export class HandshakeError extends Error {
+  readonly code: string
+  readonly failure: TlsFailure
+
+  constructor(failure: TlsFailure) {
+    super(failure.message)
+    this.name = 'HandshakeError'
+    this.code = failure.code
+    this.failure = failure
+  }
+}
+
 /** What OpenSSL or the socket reported, in words. `peer` is who is at the other end: "client" or "upstream". */
 export const explainError = (error: NodeJS.ErrnoException & { reason?: string }, peer: string): TlsFailure => {
   const code = error.code ?? 'TLS_FAILED'

@@ -49,3 +49,21 @@ export const covers = (name: string, serverName: string): boolean => {
   const dot = serverName.indexOf('.')
   return dot > 0 && serverName.slice(dot) === name.slice(1)
 }
+
+/** What a certificate is chosen by. */
+interface Named {
+  readonly names: AltNames
+  readonly keyType: string
+}
+
+/** Of these, the ones that cover a server name: by an exact name if any, else by a wildcard; one for each kind of key. */
+export const mostSpecific = <C extends Named>(certificates: readonly C[], serverName: string): readonly C[] => {
+  const name = serverName.toLowerCase().replace(/\.$/, '') // RFC 6066 section 3: no case, no trailing dot
+  const exact = certificates.filter((one) => one.names.dns.includes(name))
+  if (exact.length > 0) return onePerKeyType(exact)
+  return onePerKeyType(certificates.filter((one) => one.names.dns.some((dns) => covers(dns, name))))
+}
+
+/** The first of each kind of key: the client's list of signatures decides between them. */
+export const onePerKeyType = <C extends Named>(found: readonly C[]): readonly C[] =>
+  found.filter((one, index) => found.findIndex((other) => other.keyType === one.keyType) === index)

@@ -38,8 +38,8 @@ export interface ClientTerms {
   readonly minVersion: TlsVersion
 }
 
-/** Begins TLS on a dialled stream. After a failure the stream is destroyed. */
-export type Originator = (stream: Duplex, terms: ClientTerms) => Promise<Secured | TlsFailure>
+/** Begins TLS on a dialled stream, within `ms` where the caller is more impatient. After a failure the stream is destroyed. */
+export type Originator = (stream: Duplex, terms: ClientTerms, ms?: number) => Promise<Secured | TlsFailure>
 
 export interface OriginatorOptions {
   readonly clock: Clock
@@ -50,7 +50,7 @@ export interface OriginatorOptions {
 /** A TLS client over streams that somebody else dialled. */
 export const createOriginator = ({ clock, keyLog, handshakeMs }: OriginatorOptions): Originator => {
   const contexts = recentlyUsed<SecureContext>(CONTEXTS_MAX)
-  return (stream, terms) =>
+  return (stream, terms, ms = handshakeMs) =>
     new Promise((resolve) => {
       const socket = connect({
         socket: stream,
@@ -67,7 +67,7 @@ export const createOriginator = ({ clock, keyLog, handshakeMs }: OriginatorOptio
         resolve(result)
       }
       const failed = (error: Error) => settle(explainError(error, 'upstream'))
-      const stopWaiting = clock.after(handshakeMs, () => settle(tooSlow(handshakeMs)))
+      const stopWaiting = clock.after(ms, () => settle(tooSlow(ms)))
       socket.once('error', failed)
       socket.once('secureConnect', () => settle(secured(resettable(socket, stream), terms)))
       if (keyLog) socket.on('keylog', keyLog.write)

@@ -1,6 +1,6 @@
 import type { Clock } from '../clock.ts'
 import { type Certificate, CertificateError, readCertificate, readTrust, type Trust } from './certificate.ts'
-import { covers } from './names.ts'
+import { mostSpecific } from './names.ts'
 import type { CertificateSource, Material } from './source.ts'
 
 const DAY_MS = 86_400_000
@@ -39,7 +39,7 @@ export interface CertificateStore {
 
 export interface StoreOptions {
   readonly clock: Clock
-  readonly warnDays: number
+  readonly warnMs: number
   readonly report: (event: CertificateEvent) => void
 }
 
@@ -73,7 +73,11 @@ export const openCertificates = async (source: CertificateSource, options: Store
   return {
     certificate: (name) => loaded.get(name)?.certificate,
     trust: (name) => loaded.get(name)?.trust,
-    forServer: (serverName) => mostSpecific([...loaded.values()], serverName.toLowerCase()),
+    forServer: (serverName) =>
+      mostSpecific(
+        [...loaded.values()].flatMap(({ certificate }) => certificate ?? []),
+        serverName,
+      ),
     loaded: () => [...loaded.values()],
     refresh: (replacement) => {
       if (replacement) {
@@ -138,7 +142,7 @@ const warnOfExpiry = (loaded: ReadonlyMap<string, Loaded>, warned: Set<string>, 
   const today = options.clock.time()
   for (const { name, certificate, trust } of loaded.values()) {
     const held = certificate ?? trust
-    if (!held || held.notAfter - today > options.warnDays * DAY_MS) continue
+    if (!held || held.notAfter - today > options.warnMs) continue
     const days = Math.floor((held.notAfter - today) / DAY_MS)
     const key = `${name} ${held.fingerprint} ${days}`
     if (warned.has(key)) continue
@@ -146,14 +150,3 @@ const warnOfExpiry = (loaded: ReadonlyMap<string, Loaded>, warned: Set<string>, 
     options.report({ is: 'expiring', name, notAfter: held.notAfter, days })
   }
 }
-
-const mostSpecific = (loaded: readonly Loaded[], serverName: string): readonly Certificate[] => {
-  const certificates = loaded.flatMap(({ certificate }) => certificate ?? [])
-  const exact = certificates.filter((one) => one.names.dns.includes(serverName))
-  const found =
-    exact.length > 0 ? exact : certificates.filter((one) => one.names.dns.some((name) => covers(name, serverName)))
-  return onePerKeyType(found)
-}
-
-const onePerKeyType = (found: readonly Certificate[]): readonly Certificate[] =>
-  found.filter((one, index) => found.findIndex((other) => other.keyType === one.keyType) === index)

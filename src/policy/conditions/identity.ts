@@ -4,8 +4,8 @@ import { condition, eachCovered } from './condition.ts'
 
 const isUri = (pattern: string): boolean => pattern.includes('://')
 
-// `**` alone takes whoever has an identity, of either kind.
-const test = (pattern: string) =>
+/** A pattern of identities, ready. `**` alone takes whoever has an identity, of either kind. */
+export const identityPattern = (pattern: string) =>
   isUri(pattern) || pattern === '**' ? globPattern(pattern, '/') : namePattern(pattern)
 
 const takes = (wide: string, narrow: string): boolean =>
@@ -21,7 +21,7 @@ export const identity = condition({
   example: 'spiffe://cluster.local/ns/shop/**',
   fact: (facts) => facts.identity,
   matcher: (value) => {
-    const tests = value.filter((it) => it !== 'none').map(test)
+    const tests = value.filter((it) => it !== 'none').map(identityPattern)
     return (fact: string) => tests.some((it) => it(fact))
   },
   absent: (value) => () => value.includes('none'),

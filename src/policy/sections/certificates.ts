@@ -1,15 +1,9 @@
-import { mistake, named, object, readText } from '../shape.ts'
+import { named, object } from '../shape.ts'
+import { pemPath } from './pemPath.ts'
 import { section } from './section.ts'
 
-const path = readText('the path of a PEM file', (text) => {
-  // Documents are copied, mailed and committed; keys must not be.
-  if (text.includes('-----BEGIN'))
-    return mistake('expected the path of a PEM file, not its contents: keys are never inline')
-  return text === '' ? mistake('expected the path of a PEM file, not an empty text') : text
-})
-
 export const certificates = section({
-  shape: named(object({ cert: path, key: path })),
+  shape: named(object({ cert: pemPath, key: pemPath })),
   says: 'certificates by name: `cert`, the PEM file of the chain, and `key`, that of its private key; relative to this document',
   byName: true,
   onReload: true,

@@ -1,4 +1,5 @@
 import type * as v from 'valibot'
+import type { Reference } from '../aspects/aspect.ts'
 import type { Shape } from '../shape.ts'
 
 /** One top-level key of the document, beside `rules` and `defaults`. */
@@ -9,6 +10,8 @@ export interface Section<S extends Shape> {
   readonly byName: boolean
   /** Whether a change counts at once, or needs a restart. */
   readonly onReload: boolean
+  /** The names it uses that other sections must define, and at which of its keys. */
+  readonly references?: (value: v.InferOutput<S>) => readonly (Reference & { readonly at: readonly string[] })[]
   /** Makes paths that are written relative to the document's file ones that can be opened. */
   readonly resolve?: (value: v.InferOutput<S>, open: (path: string) => string) => v.InferOutput<S>
 }

@@ -107,7 +107,7 @@ const openStore = async (entries: Record<string, Entry>, today: () => number = D
   let told = () => {}
   const store = await openCertificates(certificateFiles(new Map(Object.entries(entries)), systemClock), {
     clock: { ...systemClock, time: today },
-    warnDays: 14,
+    warnMs: 14 * DAY_MS,
     report: (event) => {
       events.push(event)
       told()
