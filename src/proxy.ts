@@ -2,7 +2,7 @@ import type { Duplex } from 'node:stream'
 import type { Detection } from './detect/detect.ts'
 import { peek } from './detect/peek.ts'
 import { announcing } from './forward/announce.ts'
-import { dialWhileSilent, discard } from './forward/earlyDial.ts'
+import { dialWhileSilent, discard, MESH_SILENCE_MS, SILENCE_MS } from './forward/earlyDial.ts'
 import { http1 } from './forward/http1.ts'
 import { http2 } from './forward/http2.ts'
 import type { HttpState } from './forward/httpState.ts'
@@ -177,7 +177,8 @@ const detected = async (
       const [to = destination] = upstreamAddresses(verdict, destination)
       const tellingDial = announcing(dial, settled(verdict['upstream.proxyProtocol']), connection)
       const secured = secure(tellingDial, { verdict, policy, name: facts.sni })
-      early = dialWhileSilent(to, secured, clock, settled(verdict['limits.connect']), spoke)
+      const silence = policy.sections.mesh.certificate === undefined ? SILENCE_MS : MESH_SILENCE_MS
+      early = dialWhileSilent(to, secured, clock, settled(verdict['limits.connect']), spoke, silence)
       return early
     },
   })

@@ -7,7 +7,11 @@ import { dialWithin } from '../net/dial.ts'
 import type { EarlyDial } from './plan.ts'
 
 // A client that means to speak does so in the packet that completes its handshake, or right behind it.
-const SILENCE_MS = 5
+export const SILENCE_MS = 5
+
+// Another Sluice first has to hear that it is connected, on a machine that may be busy; and there is no way back from a
+// greeting in the clear.
+export const MESH_SILENCE_MS = 200
 
 /**
  * Dials `to` once the client has been silent for a moment, so that a server which speaks first is heard without delay.
@@ -20,11 +24,12 @@ export const dialWhileSilent = (
   clock: Clock,
   connectMs: number,
   spoke: () => void,
+  silenceMs = SILENCE_MS,
 ): (() => EarlyDial | undefined) => {
   let early: EarlyDial | undefined
   let over = false
   let stopListening = () => {}
-  const cancel = clock.after(SILENCE_MS, () => {
+  const cancel = clock.after(silenceMs, () => {
     const upstream = dialWithin(dial, to, connectMs, clock)
     early = { to, upstream }
     upstream.then((stream) => {

@@ -2,7 +2,7 @@ import { decide, ruleMatches } from './decide.ts'
 import type { Facts } from './facts.ts'
 import type { Policy } from './policy.ts'
 import { visitPossible } from './ruleIndex.ts'
-import { settled } from './verdict.ts'
+import { settled, type Verdict } from './verdict.ts'
 
 /**
  * Whether the upstream may be dialled while the client is still silent (`detect.serverFirst`), so that a server that
@@ -13,10 +13,15 @@ export const dialsEarly = (policy: Policy, facts: Facts): boolean => {
   const verdict = decide(policy, facts)
   const way = settled(verdict['detect.serverFirst'])
   if (way === 'never' || verdict.upstream.is === 'waits') return false
+  // A greeting in the clear is no answer to a client whose TLS is to end here, and whose hello is late.
+  if (way !== 'always' && facts.extensions === undefined && couldEndTls(verdict)) return false
   if (verdict['upstream.proxyProtocol'].is === 'waits' || verdict['limits.connect'].is === 'waits') return false
   if (verdict.deny.is === 'decided') return !verdict.deny.value
   return way === 'always' || !couldDeny(policy, facts)
 }
+
+const couldEndTls = ({ 'tls.terminate': terminate }: Verdict): boolean =>
+  terminate.is === 'waits' || terminate.value.is !== 'never'
 
 const couldDeny = (policy: Policy, facts: Facts): boolean => {
   let answer = policy.base.deny.is === 'decided' && policy.base.deny.value

@@ -475,7 +475,11 @@ test('a peer without a Sluice is spoken to in the clear where policy prefers mes
 })
 
 test('a peer that agrees on sluice/1 and sends no header, or a wrong one, is told off and nothing is dialled', async (t) => {
-  const sluice = await front({ host: '127.0.0.1', port: 9 }, mesh('pig'), nobody)
+  const sluice = await front(
+    { host: '127.0.0.1', port: 9 },
+    `${mesh('pig')}\ndefaults: { detect: { serverFirst: never } }`,
+    nobody,
+  )
   const options = { ...cow, ALPNProtocols: ['sluice/1'], checkServerIdentity: () => undefined }
   for (const [said, code] of [
     ['', 'MESH_HEADER_MISSING'],
@@ -489,10 +493,14 @@ test('a peer that agrees on sluice/1 and sends no header, or a wrong one, is tol
 })
 
 test('the port in the header may not lead back to us', async (t) => {
-  const sluice = await front({ host: '127.0.0.1', port: 9 }, mesh('pig'), {
-    ...nobody,
-    isOwn: ({ port }) => port === 4143,
-  })
+  const sluice = await front(
+    { host: '127.0.0.1', port: 9 },
+    `${mesh('pig')}\ndefaults: { detect: { serverFirst: never } }`,
+    {
+      ...nobody,
+      isOwn: ({ port }) => port === 4143,
+    },
+  )
   await call(
     sluice.address,
     { ...cow, ALPNProtocols: ['sluice/1'], checkServerIdentity: () => undefined },

@@ -27,7 +27,7 @@ export const detect = {
     shape: oneOf(['auto', 'always', 'never']),
     builtIn: 'auto',
     until: 'connection',
-    says: 'whether the upstream is dialled while the client is still silent, so that a server that speaks first is heard: `auto` dials unless a rule that still waits could deny the connection or send it elsewhere',
+    says: 'whether the upstream is dialled while the client is still silent, so that a server that speaks first is heard: `auto` dials unless a rule that still waits could deny the connection or send it elsewhere, or TLS may be terminated here',
     because: 'MySQL, SMTP, SSH and FTP greet first; without it their clients wait for the timeout',
   }),
 }
