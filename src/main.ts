@@ -8,6 +8,7 @@ const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
   redirect: async () => (await import('./admin/redirectCommand.ts')).redirectCommand,
   check: async () => (await import('./admin/checkCommand.ts')).checkCommand,
   certs: async () => (await import('./admin/certsCommand.ts')).certsCommand,
+  diff: async () => (await import('./diffCommand.ts')).diffCommand,
   explain: async () => (await import('./admin/explainCommand.ts')).explainCommand,
 }
 

@@ -21,9 +21,11 @@ import type { Ending, Traffic } from './net/traffic.ts'
 import type { AspectName } from './policy/aspects.ts'
 import { decide, narrow } from './policy/decide.ts'
 import { dialsEarly } from './policy/dialsEarly.ts'
+import { dryRun } from './policy/differences.ts'
 import type { Facts } from './policy/facts.ts'
 import type { Policy } from './policy/policy.ts'
 import { type RuleRef, settled, type Verdict, valueOr } from './policy/verdict.ts'
+import { written } from './policy/written.ts'
 import type { Ledger } from './telemetry/ledger.ts'
 import type { Life } from './telemetry/life.ts'
 import type { Outcome, Result } from './telemetry/outcome.ts'
@@ -87,6 +89,7 @@ const round = async (known: Inside, life: Life, world: World, isInside = false):
   const policy = world.policy()
   let verdict = decide(policy, first)
   life.rules = rulesOf(verdict)
+  life.dryRun = dryRunOf(policy, first)
   if (denies(verdict)) {
     discard(known.early)
     return deny(connection.stream)
@@ -132,6 +135,8 @@ const round = async (known: Inside, life: Life, world: World, isInside = false):
   }
 
   life.rules = rulesOf(verdict)
+  life.dryRun = dryRunOf(policy, facts)
+  life.dryRun = dryRunOf(policy, facts)
   life.allowed = () => !denies(decide(world.policy(), facts))
   if (denies(verdict) || isTooLate(seen, verdict)) {
     discard(seen.early)
@@ -197,6 +202,13 @@ const spokenOf = ({ detection }: Seen, verdict: Verdict): Detection['protocol'] 
   const said = settled(verdict.protocol)
   if (said !== 'detect') return said
   return timedOut(detection) && settled(verdict['detect.onTimeout']) === 'http1' ? 'http1' : detection.protocol
+}
+
+/** What rules in dry run would have changed, in the words of the document. */
+const dryRunOf = (policy: Policy, facts: Facts): Life['dryRun'] => {
+  const changes = dryRun(policy, facts).filter(({ after }) => after.is === 'decided')
+  if (changes.length === 0) return undefined
+  return changes.map(({ after }) => ({ key: after.key, value: written(after.written), rule: after.by }))
 }
 
 const denies = (verdict: Verdict): boolean => valueOr(verdict.deny, false)

@@ -8,6 +8,7 @@ import { test } from 'tap'
  */
 const LINES = [
   ['main.ts'],
+  ['diffCommand.ts'], // compares what replayCommand.ts makes of a capture under two policies
   ['serveCommand.ts', 'replayCommand.ts'], // what main.ts would be without its table of commands: it introduces the accepters to each other
   ['config.ts', 'configPaths.ts'],
   ['accept', 'gateway', 'callback', 'command', 'admin'],

@@ -288,3 +288,19 @@ test('an upstream is told who calls by a PROXY header, before the first byte, al
     }
   }
 })
+
+test('what a rule in dry run would have changed is in the Outcome, and changes nothing', async () => {
+  const back = await upstream(echo)
+  const rule = '{ name: perhaps, dryRun: true, when: { direction: outbound }, then: { deny: true } }'
+  const sluice = await front(back.address, `rules: [${rule}]`)
+  const client = await caller(sluice.address)
+  client.end('\x00 anything')
+  assert.equal(await readAll(client), '\x00 anything')
+  const outcome = await outcomeOf(sluice)
+  assert.equal(outcome.result, 'forwarded')
+  assert.deepEqual(outcome.dryRun, [
+    { key: 'deny', value: 'true', rule: { name: 'perhaps', file: 'test.yaml', line: 2 } },
+  ])
+  sluice.close()
+  back.close()
+})

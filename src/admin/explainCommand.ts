@@ -75,7 +75,7 @@ const IS = {
 /** What HTTP is by itself fills a page: of it only what the document decides is told. */
 const isWorthTelling = ({ key, by }: AspectAnswer): boolean => !key.startsWith('http.') || by.file !== ''
 
-const asText = (facts: Facts, { rules }: Explanation, all: readonly AspectAnswer[]): string => {
+const asText = (facts: Facts, { rules, dryRun }: Explanation, all: readonly AspectAnswer[]): string => {
   const answers = all.filter(isWorthTelling)
   const untold = all.length - answers.length
   const width = Math.max(...answers.map(({ key }) => key.length))
@@ -85,8 +85,11 @@ const asText = (facts: Facts, { rules }: Explanation, all: readonly AspectAnswer
     `  ${key.padEnd(width)}  ${values[i]?.padEnd(valueWidth)}  ${is === 'waits' ? 'for ' : ''}${where(by)}`.trimEnd(),
   )
   const note = `  and ${untold} settings for HTTP as built in: sluice check --defaults`
+  const trial = dryRun.map(({ after }) => `dry run: ${after.key}: ${written(after.written)} by ${where(after.by)}`)
   const outcome = { allow: 'allowed', deny: 'denied', waits: 'not decided yet' }[outcomeOf(answers)]
-  return [factsText(facts), '', ...rules.flatMap(ruleText), `verdict: ${outcome}`, ...lines, note, ''].join('\n')
+  return [factsText(facts), '', ...rules.flatMap(ruleText), `verdict: ${outcome}`, ...lines, note, ...trial, ''].join(
+    '\n',
+  )
 }
 
 const ruleText = ({ rule, matches, conditions, says }: RuleExplained): string[] => [
@@ -105,7 +108,7 @@ const ruleText = ({ rule, matches, conditions, says }: RuleExplained): string[] 
   '',
 ]
 
-const asJson = (facts: Facts, { rules }: Explanation, answers: readonly AspectAnswer[]) => ({
+const asJson = (facts: Facts, { rules, dryRun }: Explanation, answers: readonly AspectAnswer[]) => ({
   facts: {
     ...facts,
     ...(facts.request && {
@@ -121,6 +124,7 @@ const asJson = (facts: Facts, { rules }: Explanation, answers: readonly AspectAn
     then: says.map(({ key, written: value, is, by }) => ({ key, value, is, ...(by && { by }) })),
   })),
   outcome: outcomeOf(answers),
+  ...(dryRun.length > 0 && { dryRun: dryRun.map(({ after }) => after) }),
   verdict: Object.fromEntries(
     answers.map(({ aspect, key, written: value, is, by }) => [
       aspect,

@@ -46,4 +46,5 @@ export const narrow = (policy: Policy, facts: Facts): Policy => ({
   ...policy,
   candidates: narrowSet(policy.candidates, policy.indexes, facts),
   indexes: policy.indexes.filter((index) => index.find(facts) === undefined),
+  trial: policy.trial && narrow(policy.trial, facts),
 })

@@ -30,7 +30,7 @@ export const ruleShape = object({
   when: described(whenShape, 'the conditions, all of which must hold; without any the rule always matches'),
   // biome-ignore lint/suspicious/noThenProperty: the document's word; nobody awaits a shape.
   then: v.pipe(thenShape, v.description('what the rule decides')),
-  dryRun: described(flag, 'true: the rule decides nothing; what it would have decided is counted and shown'),
+  dryRun: described(flag, 'true: the rule decides nothing; what it would change is shown'),
 })
 
 /** What a test may say of a connection or request: the same words as `when`, but facts and not patterns. */

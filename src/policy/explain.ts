@@ -1,6 +1,7 @@
 import type { AspectName } from './aspects.ts'
 import { CONDITION_TABLE, type ConditionName } from './conditions.ts'
 import { decide, ruleMatches } from './decide.ts'
+import { type Difference, dryRun } from './differences.ts'
 import type { Facts } from './facts.ts'
 import type { Policy, Rule, Test } from './policy.ts'
 import type { RuleRef, Verdict } from './verdict.ts'
@@ -42,12 +43,18 @@ export interface RuleExplained {
 export interface Explanation {
   readonly rules: readonly RuleExplained[]
   readonly verdict: Verdict
+  /** What the dry-run rules would change. */
+  readonly dryRun: readonly Difference[]
 }
 
 /** How the policy comes to its verdict. */
 export const explain = (policy: Policy, facts: Facts): Explanation => {
   const verdict = decide(policy, facts)
-  return { rules: policy.rules.map((rule) => explainRule(rule, facts, verdict)), verdict }
+  return {
+    rules: policy.rules.map((rule) => explainRule(rule, facts, verdict)),
+    verdict,
+    dryRun: dryRun(policy, facts),
+  }
 }
 
 const answer = (holds: boolean | undefined): Answer => (holds === undefined ? 'unknown' : holds ? 'yes' : 'no')

@@ -100,3 +100,11 @@ export const rememberingWords = (): ((address: Address) => Words | null) => {
     return words
   }
 }
+
+/** The address of some words, in text. */
+export const wordsText = (words: Words): string => {
+  const bytes = (word: number) => [word >>> 24, (word >>> 16) & 255, (word >>> 8) & 255, word & 255]
+  if (words[0] === 0 && words[1] === 0 && words[2] === 0xffff) return bytes(words[3]).join('.')
+  const groups = words.flatMap((word) => [(word >>> 16).toString(16), (word & 0xffff).toString(16)])
+  return groups.join(':').replace(/(^|:)0(?::0)+(:|$)/, '::')
+}

@@ -44,6 +44,8 @@ export interface Policy {
   readonly candidates: RuleSet
   /** What excludes more of them, as soon as its fact is known. */
   readonly indexes: readonly RuleIndex[]
+  /** The same policy with the rules of `dryRun: true` in force; undefined when there are none. */
+  readonly trial: Policy | undefined
 }
 
 /** The name and place of what no document says. */
@@ -54,19 +56,14 @@ export const compilePolicy = (text: PolicyText): Policy => {
   const base: Record<string, Decision<unknown>> = { ...BUILT_IN_DECISIONS }
   for (const { aspect, value, ref } of text.defaults) base[aspect] = { is: 'decided', value, by: ref }
   const rules = text.rules.map(compileRule)
-  const settled = settle(
-    base as unknown as Verdict,
-    rules.filter((rule) => !rule.isDry),
-  )
-  const indexes = indexRules(settled.open)
-  return {
-    rules,
-    defaults: text.defaults,
-    sections: text.sections,
-    ...settled,
-    candidates: allOf(settled.open),
-    indexes,
+  const inForce = (live: readonly Rule[], trial?: Policy): Policy => {
+    const settled = settle(base as unknown as Verdict, live)
+    const candidates = allOf(settled.open)
+    const indexes = indexRules(settled.open)
+    return { rules, defaults: text.defaults, sections: text.sections, ...settled, candidates, indexes, trial }
   }
+  const live = rules.filter((rule) => !rule.isDry)
+  return inForce(live, live.length === rules.length ? undefined : inForce(rules))
 }
 
 const BUILT_IN_DECISIONS: Record<string, Decision<unknown>> = Object.fromEntries(

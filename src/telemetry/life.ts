@@ -31,6 +31,7 @@ export class Life {
   tls: Outcome['tls'] | undefined
   upstreamTls: Outcome['upstreamTls'] | undefined
   http: Outcome['http'] | undefined
+  dryRun: Outcome['dryRun'] | undefined
   upstream: Address | undefined
   /** Asks whether the policy of now still allows it; set once the first verdict is known. */
   allowed: (() => boolean) | undefined
@@ -91,6 +92,7 @@ export class Life {
       result,
       protocols,
       ...(this.reason !== undefined && { reason: this.reason }),
+      ...(this.dryRun && { dryRun: this.dryRun }),
       ...(this.detected && { detected: this.detected }),
       ...(this.sni !== undefined && { sni: this.sni }),
       ...(this.alpn?.length && { alpn: this.alpn }),

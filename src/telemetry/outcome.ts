@@ -46,6 +46,8 @@ export interface Outcome {
   readonly http?: { readonly method: string; readonly target: string; readonly version: string }
   /** Which rule decided each aspect. */
   readonly rules: Readonly<Record<string, RuleName>>
+  /** What rules in dry run would have changed. */
+  readonly dryRun?: readonly { readonly key: string; readonly value: string; readonly rule: RuleName }[]
   readonly upstream?: Address
   readonly bytes: { readonly sent: number; readonly received: number }
   readonly ms: number

@@ -14,6 +14,9 @@ export const outcomeText = (outcome: Outcome): string => {
     `sent ${bytes.sent} received ${bytes.received} bytes in ${duration(ms)}, ${endings[ended] ?? ended}`,
     ...(error ? [`(${error.code}: ${error.message})`] : []),
     rulesText(outcome.rules),
+    (outcome.dryRun ?? [])
+      .map(({ key, value, rule }) => `dry run: ${key}: ${value} by ${rule.name} (${rule.file}:${rule.line})`)
+      .join(', '),
   ]
     .filter((part) => part !== '')
     .join('  ')
