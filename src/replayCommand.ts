@@ -11,7 +11,7 @@ import { ProtocolError } from './net/protocolError.ts'
 import { formatDiagnostic } from './policy/diagnostic.ts'
 import { outcomeText } from './telemetry/outcomeText.ts'
 
-const READ_BYTES = 262_144 // the most of a file that is in memory, besides what a conversation holds back
+const READ_BYTES = 65_536 // the most of a file that is in memory, besides what a conversation holds back
 
 /** `sluice replay`. */
 export const replayCommand: Command = {

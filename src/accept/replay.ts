@@ -7,6 +7,7 @@ import {
   type Missing,
   type Side,
 } from '../codec/conversation.ts'
+import { speaksFirst } from '../detect/detect.ts'
 import { createHttpState } from '../forward/httpState.ts'
 import type { Dial, Direction } from '../net/connection.ts'
 import type { Policy } from '../policy/policy.ts'
@@ -28,6 +29,7 @@ export interface ReplayOptions {
 }
 
 const WAITS_MAX = 32 // timers that one wait may run: detection and dialling have three
+const TURNS_MAX = 8 // of the event loop, until an end has gone through: one for each stream that is inside another
 const UNHEARD_BYTES_MAX = 1_048_576 // of a server to which nobody has been connected yet
 
 /**
@@ -111,19 +113,22 @@ const begin = async (flow: Flow, { policy, directionOf }: ReplayOptions): Promis
       if (isOver() || event.is === 'opened' || event.is === 'closed') return
       // What one side says may be an answer to what the other one said before. Whoever waits for that to arrive, in a
       // live connection, waits as long as Sluice holds it back; so the clock goes on until it does not.
-      if (event.from === 'client' && sides.server.spoke) await time.goUntil(() => isOver() || isDialled)
+      if (event.from === 'client' && sides.server.isAwaited) await time.goUntil(() => isDecided() || isDialled)
       if (event.from === 'server' && sides.client.spoke) await time.goUntil(isDecided)
       if (event.from === 'server' && !isDialled && sides.server.waiting() > UNHEARD_BYTES_MAX) return
       sides[event.from].play(event)
       await turn()
     },
     async end() {
+      const settle = async () => {
+        for (let turns = 0; turns < TURNS_MAX && !isOver(); turns++) await turn()
+        await time.goUntil(isOver)
+      }
       for (const side of ['client', 'server'] satisfies Side[]) sides[side].finish()
-      await time.goUntil(isOver)
-      sides.client.stream.destroy()
-      sides.server.stream.destroy()
-      await turn()
-      if (outcome === undefined) throw bug ?? new Error('serve did not end when both sides had')
+      await settle()
+      for (const side of ['client', 'server'] satisfies Side[]) sides[side].stream.destroy()
+      await settle()
+      if (outcome === undefined) throw bug ?? new Error('serve did not end when both sides were gone')
       return outcome
     },
   }
@@ -161,6 +166,7 @@ type Told = ConversationEvent & { readonly is: 'data' | 'ended' | 'reset' }
 /** One side of a recorded connection as a stream: it says what it said, and takes whatever it is told. */
 const recorded = () => {
   let spoke = false
+  let isAwaited = false
   let finished = false
   const stream = new Duplex({ read() {}, write: (_chunk, _encoding, done) => done() })
   stream.on('error', () => {})
@@ -173,9 +179,14 @@ const recorded = () => {
     get spoke() {
       return spoke
     },
+    /** It began, and the other side listens first: only HTTP/2's settings are not waited for. */
+    get isAwaited() {
+      return isAwaited
+    },
     waiting: () => stream.readableLength,
     finish,
     play(event: Told) {
+      if (!spoke) isAwaited = event.is !== 'data' || speaksFirst(event.bytes).is === 'yes'
       spoke = true
       if (finished || stream.destroyed) return
       if (event.is === 'data') stream.push(Buffer.from(event.bytes))

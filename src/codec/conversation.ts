@@ -29,9 +29,9 @@ export type ConversationEvent = { readonly flow: Flow; readonly time: number } &
   | { readonly is: 'closed'; readonly missing: readonly Missing[] }
 )
 
-export const FLOWS_MAX = 10_000 // followed at the same time; the one that was silent longest makes room
+export const FLOWS_MAX = 8_192 // followed at the same time; one that was silent for long makes room
 
-const HELD_BYTES_MAX = 67_108_864 // out of order, all flows together
+const HELD_BYTES_MAX = 33_554_432 // out of order, all flows together
 
 interface Key {
   readonly key: string
@@ -46,6 +46,8 @@ interface Entry {
   readonly server: Half
   readonly missing: Set<Missing>
   state: 'calling' | 'open' | 'over'
+  /** Heard of since room was last made. */
+  isFresh: boolean
   readonly heard: Set<Side>
   lastTime: number
 }
@@ -62,20 +64,27 @@ export const conversationReader = (): { push(packet: Packet): ConversationEvent[
 
   const entryOf = (segment: Segment, { key, forward }: Key, events: ConversationEvent[]): Entry => {
     const known = entries.get(key)
-    if (known !== undefined) entries.delete(key)
     if (known !== undefined && !startsAnew(known, segment, forward)) {
-      entries.set(key, known)
+      known.isFresh = true
       return known
     }
     if (known !== undefined) close(known, events)
-    if (entries.size >= FLOWS_MAX) {
-      const [oldest, entry] = entries.entries().next().value as [string, Entry]
-      close(entry, events)
-      entries.delete(oldest)
-    }
+    else if (entries.size >= FLOWS_MAX) makeRoom(events)
     const entry = entryFor(segment, forward, budget)
     entries.set(key, entry)
     return entry
+  }
+  /** Drops a flow that has been silent for a whole round: cheaper for each packet than to keep them in order. */
+  const makeRoom = (events: ConversationEvent[]): void => {
+    for (const [key, entry] of entries) {
+      entries.delete(key)
+      if (!entry.isFresh) {
+        close(entry, events)
+        return
+      }
+      entry.isFresh = false
+      entries.set(key, entry)
+    }
   }
 
   return {
@@ -117,6 +126,7 @@ const entryFor = (segment: Segment, forward: boolean, budget: Budget): Entry => 
     server: half(budget),
     missing: new Set((segment.flags & (SYN | ACK)) === SYN ? [] : ['start']),
     state: 'calling',
+    isFresh: false,
     heard: new Set(),
     lastTime: segment.time,
   }

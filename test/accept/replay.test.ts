@@ -14,6 +14,8 @@ import { policyOf } from '../support/world.ts'
 
 const FIXTURES = fileURLToPath(new URL('../fixtures/pcap', import.meta.url))
 
+const CAPTURES = fileURLToPath(new URL('../captures', import.meta.url))
+
 const outbound = () => 'outbound' as const
 
 const replayed = async (bytes: Uint8Array, policy = ''): Promise<Replayed[]> => {
@@ -293,6 +295,25 @@ t.test('a capture that is cut, and files that are none, give what can be read an
   t.match(problems[3], /missing\.pcap: ENOENT/)
   t.equal(problems.length, 4)
 })
+
+t.test('captures of real programs give the verdicts that lie beside them', async (t) => {
+  const files = readdirSync(CAPTURES).filter((file) => file.includes('.pcap'))
+  const paths = files.sort().map((file) => join(CAPTURES, file))
+  const { code, out, err } = await command('--json', '--config', join(CAPTURES, 'policy.yaml'), ...paths)
+  t.equal(code, 1, 'one of them is cut')
+  t.match(err, /^sluice replay: [^\n]*truncated\.pcap: packet \d+: the file ends \d+ bytes into it\n$/)
+  const golden = readFileSync(join(CAPTURES, 'verdicts.jsonl'), 'utf8')
+  t.same(verdicts(out), verdicts(golden))
+})
+
+/** Lines as objects, without where this checkout lies, and without the bytes of messages that are written anew. */
+const verdicts = (lines: string): unknown[] =>
+  lines
+    .replaceAll(/"file":"[^"]*\//g, '"file":"')
+    .trim()
+    .split('\n')
+    .map((line) => JSON.parse(line) as Record<string, unknown>)
+    .map((verdict) => ({ ...verdict, bytes: String(verdict.protocol).startsWith('http') ? undefined : verdict.bytes }))
 
 t.test('a capture without a name, and a policy with a mistake, are told apart from a finding', async (t) => {
   await t.rejects(command('--json'), { message: /which capture/ })
