@@ -9,6 +9,7 @@ const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
   check: async () => (await import('./admin/checkCommand.ts')).checkCommand,
   certs: async () => (await import('./admin/certsCommand.ts')).certsCommand,
   diff: async () => (await import('./diffCommand.ts')).diffCommand,
+  demo: async () => (await import('./admin/demoCommand.ts')).demoCommand,
   explain: async () => (await import('./admin/explainCommand.ts')).explainCommand,
 }
 

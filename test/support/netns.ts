@@ -16,10 +16,10 @@ export interface Lab {
   readonly peer: Space
   /** A directory of its own, removed at the end. */
   readonly directory: string
-  /** Runs scripts/iptables/redirect.sh in the pod, with the flags that spare the proxy of this lab. Throws if it fails. */
-  redirect(verb: 'apply' | 'remove', ...flags: string[]): Promise<void>
-  /** Starts `sluice serve` in the pod and waits until it listens. */
-  serve(policy: string): Promise<RunningProxy>
+  /** Runs scripts/iptables/redirect.sh in the pod, with the flags that spare the proxy of this lab; what it said. */
+  redirect(verb: 'apply' | 'remove', ...flags: string[]): Promise<string>
+  /** Starts `sluice serve` in the pod, with this policy and what else is in `files`, and waits until it listens. */
+  serve(policy: string, ...files: readonly string[]): Promise<RunningProxy>
   close(): Promise<void>
 }
 
@@ -121,10 +121,9 @@ export const openLab = async (): Promise<Lab> => {
     peer,
     directory,
     close,
-    redirect: async (verb, ...flags) => {
-      await succeed(pod, ['bash', join(ROOT, 'scripts/iptables/redirect.sh'), verb, ...identity.flags, ...flags])
-    },
-    serve: (policy) => serve(pod, directory, identity, policy),
+    redirect: (verb, ...flags) =>
+      succeed(pod, ['bash', join(ROOT, 'scripts/iptables/redirect.sh'), verb, ...identity.flags, ...flags]),
+    serve: (policy, ...files) => serve(pod, directory, identity, policy, files),
   }
 }
 
@@ -321,10 +320,19 @@ const collect = (child: ChildProcess, { timeoutMs }: StartOptions): Promise<Fini
     })
   })
 
-const serve = async (pod: Space, directory: string, identity: Identity, policy: string): Promise<RunningProxy> => {
+const serve = async (
+  pod: Space,
+  directory: string,
+  identity: Identity,
+  policy: string,
+  files: readonly string[],
+): Promise<RunningProxy> => {
   const file = join(directory, 'policy.yaml')
   writeFileSync(file, `apiVersion: sluice/v1\nlog: { format: json }\n${identity.policy}${policy}`)
-  const running = pod.start([join(ROOT, 'bin/sluice'), 'serve', '--config', file], { as: identity.as })
+  const running = pod.start(
+    [join(ROOT, 'bin/sluice'), 'serve', ...[file, ...files].flatMap((each) => ['--config', each])],
+    { as: identity.as },
+  )
   const outcomes: Outcome[] = []
   const hearers = new Set<() => void>()
   let rest = ''
