@@ -1,12 +1,13 @@
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
+import { http1, http1Rules } from './http1.ts'
 import { markdown, thisMachine } from './report.ts'
 import { type Effort, type Result, runSuite, type Suite } from './rounds.ts'
 import { atRest, tcp } from './tcp.ts'
 
 // A suite a line: each brings its contenders, in the same configuration, and its measurements.
-const SUITES: readonly Suite[] = [tcp, atRest]
+const SUITES: readonly Suite[] = [tcp, atRest, http1, http1Rules]
 
 const { values } = parseArgs({
   options: {

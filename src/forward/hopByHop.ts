@@ -11,8 +11,10 @@ const HOP_BY_HOP = new Set([
   'proxy-authorization',
   'transfer-encoding',
   'upgrade',
-  'te',
 ])
+
+/** The lengths of the names that need a second look; most fields have another one and pass with the first. */
+const LENGTHS = new Set([...HOP_BY_HOP, 'te', 'trailer', 'content-length'].map((name) => name.length))
 
 /** Not hop-by-hop even where `Connection` names them: without them the message would be another one. */
 const KEPT = new Set(['host', 'content-length', 'trailer'])
@@ -21,11 +23,15 @@ const KEPT = new Set(['host', 'content-length', 'trailer'])
 export const endToEnd = (head: RequestRead | ResponseRead): Fields => {
   const { fields } = head
   if (!head.hopByHop && head.lengths <= 1) return fields
-  const named = head.connection === '' ? NONE : listOf(head.connection)
+  const named = namesIn(head.connection)
   const kept: Fields = []
   let lengthSeen = false
   for (let i = 0; i < fields.length; i += 2) {
     const name = fields[i]!
+    if (named === NONE && !LENGTHS.has(name.length)) {
+      kept.push(name, fields[i + 1]!)
+      continue
+    }
     const lower = name.toLowerCase()
     if (lower === 'te') {
       if (listOf(fields[i + 1]!).some((coding) => coding === 'trailers')) kept.push(name, 'trailers')
@@ -45,9 +51,13 @@ export const endToEnd = (head: RequestRead | ResponseRead): Fields => {
 
 const NONE: readonly string[] = []
 
+/** The fields that `Connection` names; those that nearly every message has name none. */
+const namesIn = (connection: string): readonly string[] =>
+  connection === '' || connection === 'keep-alive' || connection === 'close' ? NONE : listOf(connection)
+
 /** Whether `Connection` has this option, given in lower case. */
 export const hasOption = (connection: string, option: string): boolean =>
-  connection !== '' && (connection.toLowerCase() === option || listOf(connection).includes(option))
+  connection === option || (connection !== '' && connection !== 'keep-alive' && listOf(connection).includes(option))
 
 /** The protocols that a request asks to change to, first choice first; Upgrade counts only where Connection names it. */
 export const upgradesOf = (head: RequestRead): readonly string[] =>

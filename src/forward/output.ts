@@ -1,4 +1,5 @@
 import type { Duplex } from 'node:stream'
+import { type Flushable, flushLater } from './turn.ts'
 
 /** Below this, copying into one buffer is cheaper than a writev of many (measured: about 2 µs against 6). */
 const COPY_BYTES_MAX = 16_384
@@ -8,17 +9,8 @@ export interface Writer {
   written(): void
 }
 
-const dirty: Output[] = []
-let isScheduled = false
-
-const flushAll = (): void => {
-  isScheduled = false
-  for (let i = 0; i < dirty.length; i++) dirty[i]!.flush()
-  dirty.length = 0
-}
-
 /** What one connection has to send, gathered and written once at the end of the turn of the loop it was given in. */
-export class Output {
+export class Output implements Flushable {
   readonly #stream: Duplex
   readonly #writer: Writer
   #text = ''
@@ -87,10 +79,7 @@ export class Output {
 
   #schedule() {
     this.#isDirty = true
-    dirty.push(this)
-    if (isScheduled) return
-    isScheduled = true
-    process.nextTick(flushAll)
+    flushLater(this)
   }
 
   #writeParts() {

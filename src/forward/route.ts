@@ -24,7 +24,6 @@ export class Router {
   readonly clock: Clock
   readonly random: () => number
   readonly origin: Origin
-  readonly isOwn: (address: Address) => boolean
   readonly #plan: Plan
   readonly #dial: Dial
   readonly #targets = new Map<string, PoolTarget>()
@@ -45,7 +44,6 @@ export class Router {
     this.http = plan.http
     this.clock = plan.clock
     this.random = plan.random
-    this.isOwn = plan.isOwn
     this.origin = { peer, identity: plan.facts.identity ?? undefined, hop: plan.http.hop }
     this.#limits = {
       headBytesMax: settled(plan.verdict['http.head.maxBytes']),
@@ -96,6 +94,16 @@ export class Router {
     const { life } = this.#plan
     if (life.hearsRequests) life.requested(outcome())
   }
+
+  /** Whether that is one of our own listeners. Asked once for each address: it costs more than the rest of a request. */
+  isOwn(address: Address): boolean {
+    if (address === this.#foreign) return false
+    if (this.#plan.isOwn(address)) return true
+    this.#foreign = address
+    return false
+  }
+
+  #foreign: Address | undefined
 
   /** Which address the n-th try goes to: each in turn, from one chosen by chance. */
   addressFor({ upstream }: HttpSettings, attempt: number): Address | undefined {

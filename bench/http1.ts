@@ -1,0 +1,141 @@
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { chmodSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { type Contender, freePort, haproxy, nginx, type Start, sluice } from './contender.ts'
+import { cpuSeconds, residentBytes } from './procfs.ts'
+import type { Measurement, Suite } from './rounds.ts'
+
+const serverPort = await freePort()
+
+/** What wrk prints, in numbers: requests in all, those that failed, the median and 99th percentile in microseconds. */
+const wrk = async (port: number, path: string, connections: number, seconds: number) => {
+  const url = `http://127.0.0.1:${port}${path}`
+  const args = ['-t1', `-c${connections}`, `-d${seconds}s`, '--latency', url]
+  const child = spawn('wrk', args, { stdio: ['ignore', 'pipe', 'inherit'] })
+  let text = ''
+  child.stdout.on('data', (chunk: Buffer) => {
+    text += chunk.toString()
+  })
+  await once(child, 'close')
+  const errors = Number(/Non-2xx or 3xx responses: (\d+)/.exec(text)?.[1] ?? 0)
+  const socketErrors = /Socket errors: (.*)/.exec(text)?.[1]
+  if (errors > 0 || socketErrors !== undefined) throw new Error(`wrk ${args.join(' ')}: ${text}`)
+  return {
+    requests: Number(/(\d+) requests in/.exec(text)![1]),
+    p50: microseconds(/ 50% +([\d.]+)(us|ms|s)/.exec(text)!),
+    p99: microseconds(/ 99% +([\d.]+)(us|ms|s)/.exec(text)!),
+  }
+}
+
+const microseconds = ([, amount, unit]: readonly string[]): number =>
+  Number(amount) * ({ us: 1, ms: 1e3, s: 1e6 } as Record<string, number>)[unit!]!
+
+const requests = (path: string, what: string, connections: number): Measurement => ({
+  name: `${what}, ${connections} connections`,
+  metrics: [
+    { key: 'cpu', title: 'CPU microseconds per request', better: 'lower' },
+    { key: 'p50', title: 'p50, microseconds', better: 'lower' },
+    { key: 'p99', title: 'p99, microseconds', better: 'lower' },
+    { key: 'resident', title: 'resident MiB', better: 'lower' },
+  ],
+  run: async (contender: Contender, scale: number) => {
+    const before = cpuSeconds(contender.pids())
+    const ran = await wrk(contender.port, path, connections, Math.max(1, Math.round(8 * scale)))
+    const cpu = ((cpuSeconds(contender.pids()) - before) * 1e6) / ran.requests
+    return { cpu, p50: ran.p50, p99: ran.p99, resident: residentBytes(contender.pids()) / 2 ** 20 }
+  },
+})
+
+const startServer = async (): Promise<() => Promise<void>> => {
+  const folder = mkdtempSync(join(tmpdir(), 'bench-server-'))
+  chmodSync(folder, 0o755) // nginx reads files as another user
+  mkdirSync(join(folder, 'root'))
+  writeFileSync(join(folder, 'root/10k'), Buffer.alloc(10_240, 'x'))
+  writeFileSync(join(folder, 'root/1m'), Buffer.alloc(2 ** 20, 'x'))
+  writeFileSync(
+    join(folder, 'nginx.conf'),
+    `
+daemon off; worker_processes 1; pid ${folder}/nginx.pid; error_log stderr crit;
+events { worker_connections 15000; }
+http {
+  access_log off; keepalive_requests 100000000; sendfile on; tcp_nopush on; root ${folder}/root;
+  server { listen 127.0.0.1:${serverPort}; location = /0 { return 200; } }
+}
+`,
+  )
+  const child = spawn('nginx', ['-p', folder, '-c', join(folder, 'nginx.conf')], {
+    stdio: ['ignore', 'ignore', 'inherit'],
+  })
+  return async () => {
+    child.kill()
+    await once(child, 'exit')
+    rmSync(folder, { recursive: true, force: true })
+  }
+}
+
+const haproxyHttp: Start = haproxy(
+  (port) => `
+global
+  nbthread 1
+  maxconn 4500
+defaults
+  mode http
+  http-reuse always
+  timeout client 1h
+  timeout server 1h
+  timeout connect 10s
+listen http
+  bind 127.0.0.1:${port}
+  server s 127.0.0.1:${serverPort} pool-max-conn 1000
+`,
+)
+
+const nginxHttp: Start = nginx(
+  (port) => `
+http {
+  access_log off; keepalive_requests 100000000;
+  upstream s { server 127.0.0.1:${serverPort}; keepalive 512; keepalive_requests 100000000; }
+  server { listen 127.0.0.1:${port}; location / { proxy_pass http://s; proxy_http_version 1.1; proxy_set_header Connection ""; } }
+}
+`,
+)
+
+const policy = (port: number, rules = ''): string => `
+apiVersion: sluice/v1
+listeners:
+  outbound: { address: "127.0.0.1:${port}", destination: "127.0.0.1:${serverPort}" }
+  inbound: { address: [] }
+admin: { address: [] }
+log: { level: warn }
+${rules}
+`
+
+const RULES = Array.from(
+  { length: 200 },
+  (_, i) =>
+    `  - { name: r${i}, when: { authority: s${i}.example, path: /api/${i}/** }, then: { http: { timeout: 10s } } }`,
+)
+
+const bodies = (connections: number): readonly Measurement[] => [
+  requests('/0', 'no body', connections),
+  requests('/10k', '10 KiB', connections),
+  requests('/1m', '1 MiB', connections),
+]
+
+/** HTTP/1 on both sides. */
+export const http1: Suite = {
+  name: 'HTTP/1',
+  prepare: startServer,
+  contenders: [haproxyHttp, nginxHttp, sluice((port) => policy(port))],
+  measurements: [...bodies(8), ...bodies(200)],
+}
+
+/** The same, with a policy of 200 rules about requests, none of which matches. */
+export const http1Rules: Suite = {
+  name: 'HTTP/1, 200 rules',
+  prepare: startServer,
+  contenders: [haproxyHttp, sluice((port) => policy(port, `rules:\n${RULES.join('\n')}`))],
+  measurements: [requests('/0', 'no body', 8), requests('/0', 'no body', 200)],
+}
