@@ -1,3 +1,5 @@
+import { isIPv4, isIPv6 } from 'node:net'
+
 /** An address of 4 or 16 bytes as text: dotted decimal, or RFC 5952. */
 export const ipText = (bytes: Uint8Array): string => (bytes.length === 4 ? bytes.join('.') : ipv6Text(bytes))
 
@@ -22,4 +24,21 @@ const longestZeros = (groups: readonly number[]): { start: number; length: numbe
     if (length > best.length) best = { start, length }
   }
   return best
+}
+
+/** The bytes of an address in text, without a zone; undefined for what is none, or is not strictly one (`010.0.0.1`). */
+export const ipBytes = (text: string): Uint8Array | undefined => {
+  if (isIPv4(text)) return Uint8Array.from(text.split('.'), Number)
+  if (!isIPv6(text) || text.includes('%')) return undefined
+  const dotted = /[^:]*\.[^:]*$/.exec(text)
+  const tail = dotted === null ? [] : dotted[0].split('.').map(Number)
+  const [left = '', right] = (dotted === null ? text : text.slice(0, dotted.index)).split('::')
+  const groups = (part: string) => part.split(':').filter((group) => group !== '')
+  const bytesOf = (part: string) =>
+    groups(part).flatMap((group) => [Number.parseInt(group, 16) >> 8, Number.parseInt(group, 16) & 255])
+  const [before, after] = [bytesOf(left), [...bytesOf(right ?? ''), ...tail]]
+  const bytes = new Uint8Array(16)
+  bytes.set(before)
+  bytes.set(after, 16 - after.length)
+  return bytes
 }

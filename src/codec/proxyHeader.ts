@@ -1,7 +1,7 @@
-import { isIPv4 } from 'node:net'
-import { type Address, unmapped } from '../net/address.ts'
+import type { Address } from '../net/address.ts'
 import { type Match, MORE, NO, yes } from '../net/match.ts'
 import { ProtocolError } from '../net/protocolError.ts'
+import { ipBytes, ipText } from './ipText.ts'
 
 /** A PROXY protocol header (haproxy's proxy-protocol.txt, versions 1 and 2). */
 export interface ProxyHeader {
@@ -42,6 +42,7 @@ const version1 = (bytes: Uint8Array): Match<ProxyHeader> => {
       throw malformed('a version 1 header is one line of at most 107 bytes')
     return MORE
   }
+  if (/[\r\n]/.test(line.slice(0, end))) throw malformed('a version 1 header has one end of line')
   const length = end + 2
   const [, family, source, destination, sourcePort, destinationPort, ...rest] = line.slice(0, end).split(' ')
   if (family === 'UNKNOWN') return yes({ length })
@@ -56,9 +57,9 @@ const version1 = (bytes: Uint8Array): Match<ProxyHeader> => {
 }
 
 const hostOf = (text: string | undefined, isFour: boolean): string => {
-  const isRight = text !== undefined && (isFour ? isIPv4(text) : text.includes(':') && URL.canParse(`http://[${text}]`))
-  if (!isRight) throw malformed(`'${text}' is not an ${isFour ? 'IPv4' : 'IPv6'} address`)
-  return unmapped(text)
+  const host = text === undefined ? undefined : ipBytes(text)
+  if (host?.length !== (isFour ? 4 : 16)) throw malformed(`'${text}' is not an ${isFour ? 'IPv4' : 'IPv6'} address`)
+  return ipText(host)
 }
 
 const portOf = (text: string | undefined): number => {
@@ -75,13 +76,16 @@ const version2 = (bytes: Buffer): Match<ProxyHeader> => {
   if (command > 1) throw malformed(`command ${command} is neither LOCAL nor PROXY`)
   const length = 16 + bytes.readUInt16BE(14)
   if (length > V2_BYTES_MAX) throw malformed(`a binary header of ${length} bytes`)
-  if (bytes.length < length) return MORE
   const family = bytes[13]!
+  // Section 2.2: what is unassigned must be rejected. What LOCAL says of families is to be passed over.
+  if (command === 1 && !FAMILIES.has(family)) throw malformed(`0x${family.toString(16)} is no family of addresses`)
+  if (bytes.length < length) return MORE
   const size = ADDRESS_BYTES[family]
   // LOCAL, UNSPEC, and families that are not TCP over IP: the sender speaks for itself (section 2.2).
   if (command === 0 || size === undefined) return yes({ length })
   if (length < 16 + 2 * size + 4) throw malformed('a binary header that is too short for its addresses')
   const ports = 16 + 2 * size
+  checkVectors(bytes.subarray(0, length), ports + 4)
   return yes({
     length,
     source: { host: ipText(bytes.subarray(16, 16 + size)), port: bytes.readUInt16BE(ports) },
@@ -90,48 +94,52 @@ const version2 = (bytes: Buffer): Match<ProxyHeader> => {
 }
 
 const ADDRESS_BYTES: Readonly<Record<number, number>> = { 17: 4, 33: 16 } // TCP over IPv4, TCP over IPv6
+const FAMILIES = new Set([0, 0x11, 0x12, 0x21, 0x22, 0x31, 0x32])
+const CHECKSUM = 3 // PP2_TYPE_CRC32C
+
+/** The vectors behind the addresses must add up, and a checksum among them must be right (section 2.2.3). */
+const checkVectors = (header: Buffer, start: number): void => {
+  for (let at = start; at < header.length; ) {
+    const end = at + 3 > header.length ? Number.POSITIVE_INFINITY : at + 3 + header.readUInt16BE(at + 1)
+    if (end > header.length) throw malformed('a binary header with a vector that ends behind it')
+    if (header[at] === CHECKSUM) {
+      const zeroed = Buffer.from(header).fill(0, at + 3, end)
+      if (end !== at + 7 || header.readUInt32BE(at + 3) !== crc32c(zeroed)) throw malformed('the checksum is wrong')
+    }
+    at = end
+  }
+}
+
+/** RFC 9260 appendix A: Castagnoli's polynomial, reflected. */
+const crc32c = (bytes: Uint8Array): number => {
+  let crc = 0xffffffff
+  for (const byte of bytes) {
+    crc ^= byte
+    for (let bit = 0; bit < 8; bit++) crc = (crc >>> 1) ^ (crc & 1 ? 0x82f63b78 : 0)
+  }
+  return (crc ^ 0xffffffff) >>> 0
+}
 
 /** The header that tells an upstream who called whom. Addresses of different families are both written as IPv6. */
 export const writeProxyHeader = (version: 'v1' | 'v2', source: Address, destination: Address): Buffer => {
-  const isFour = isIPv4(source.host) && isIPv4(destination.host)
+  const [from, to] = [ipBytes(source.host), ipBytes(destination.host)]
+  // A name can be the destination, and has no place in a header: the sender then speaks for itself.
+  if (from === undefined || to === undefined)
+    return version === 'v1' ? Buffer.from('PROXY UNKNOWN\r\n') : Buffer.from([...V2, 0x20, 0, 0, 0])
+  const isFour = from.length === 4 && to.length === 4
   if (version === 'v1') {
-    const [from, to] = isFour ? [source.host, destination.host] : [asSix(source.host), asSix(destination.host)]
+    const text = (host: Uint8Array) => (host.length === 4 && !isFour ? `::ffff:${ipText(host)}` : ipText(host))
     return Buffer.from(
-      `PROXY ${isFour ? 'TCP4' : 'TCP6'} ${from} ${to} ${source.port} ${destination.port}\r\n`,
+      `PROXY ${isFour ? 'TCP4' : 'TCP6'} ${text(from)} ${text(to)} ${source.port} ${destination.port}\r\n`,
       'latin1',
     )
   }
-  const addresses = Buffer.concat([ipBytes(source.host, isFour), ipBytes(destination.host, isFour)])
-  const header = Buffer.alloc(16 + addresses.length + 4)
-  V2.copy(header)
-  header[12] = 0x21
-  header[13] = isFour ? 0x11 : 0x21
-  header.writeUInt16BE(addresses.length + 4, 14)
-  addresses.copy(header, 16)
-  header.writeUInt16BE(source.port, header.length - 4)
-  header.writeUInt16BE(destination.port, header.length - 2)
-  return header
+  const addresses = isFour ? [...from, ...to] : [...asSix(from), ...asSix(to)]
+  const ports = [source.port, destination.port].flatMap((port) => [port >> 8, port & 255])
+  return Buffer.from([...V2, 0x21, isFour ? 0x11 : 0x21, 0, addresses.length + 4, ...addresses, ...ports])
 }
 
-const asSix = (host: string): string => (isIPv4(host) ? `::ffff:${host}` : host)
-
-const ipBytes = (host: string, isFour: boolean): Buffer => {
-  const four = isIPv4(host) ? Buffer.from(host.split('.').map(Number)) : undefined
-  if (four) return isFour ? four : Buffer.concat([Buffer.from('00000000000000000000ffff', 'hex'), four])
-  const [head = '', tail] = host.split('::')
-  const groups = (part: string | undefined) => (part ? part.split(':') : [])
-  const missing = tail === undefined ? 0 : 8 - groups(head).length - groups(tail).length
-  const all = [...groups(head), ...Array<string>(missing).fill('0'), ...groups(tail)]
-  return Buffer.from(all.map((group) => group.padStart(4, '0')).join(''), 'hex')
-}
-
-const ipText = (bytes: Buffer): string => {
-  if (bytes.length === 4) return bytes.join('.')
-  const groups = Array.from({ length: 8 }, (_, i) => bytes.readUInt16BE(2 * i).toString(16)).join(':')
-  // The URL parser writes the shortest form (RFC 5952), as the system's own addresses are printed.
-  const shortest = new URL(`http://[${groups}]`).hostname.slice(1, -1)
-  const mapped = /^::ffff:([0-9a-f]{1,4}):([0-9a-f]{1,4})$/.test(shortest)
-  return mapped ? bytes.subarray(12).join('.') : shortest
-}
+const asSix = (host: Uint8Array): Uint8Array =>
+  host.length === 16 ? host : Uint8Array.from([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 255, 255, ...host])
 
 const malformed = (what: string): ProtocolError => new ProtocolError('PROXY_HEADER_MALFORMED', what)

@@ -26,6 +26,8 @@ const good: readonly (readonly [what: string, bytes: Buffer, header: object])[] 
     ),
     six,
   ],
+  ['version 2 with a checksum', Buffer.from(`${SIGNATURE}21110013c0000201c6336407dc0401bb030004d45a11b9`, 'hex'), four],
+  ['version 2, LOCAL of no known family', Buffer.from(`${SIGNATURE}20770000`, 'hex'), {}],
   ['version 2, LOCAL', Buffer.from(`${SIGNATURE}20000000`, 'hex'), {}],
   ['version 2, a UNIX socket', Buffer.from(`${SIGNATURE}21310002abcd`, 'hex'), {}],
 ]
@@ -54,6 +56,16 @@ const bad = [
   Buffer.from(`${SIGNATURE}1111000cc0000201c6336407dc0401bb`, 'hex').toString('latin1'),
   Buffer.from(`${SIGNATURE}2211000cc0000201c6336407dc0401bb`, 'hex').toString('latin1'),
   Buffer.from(`${SIGNATURE}21110004c0000201`, 'hex').toString('latin1'),
+  'PROXY UNKNOWN \n\r\n',
+  'PROXY TCP6 2001:db8::1%eth0 fd00::9 1 2\r\n',
+  ...[
+    '2113000cc0000201c6336407dc0401bb', // no such transport
+    '2141000cc0000201c6336407dc0401bb', // no such family
+    '2111000ec0000201c6336407dc0401bb0400', // half a vector
+    '21110010c0000201c6336407dc0401bb04000200', // a vector that ends behind the header
+    '21110013c0000201c6336407dc0401bb03000400000000', // a wrong checksum
+    '21110012c0000201c6336407dc0401bb030003000000', // half a checksum
+  ].map((rest) => Buffer.from(SIGNATURE + rest, 'hex').toString('latin1')),
   Buffer.from(`${SIGNATURE}2111ffff`, 'hex').toString('latin1'),
 ]
 
@@ -92,6 +104,12 @@ test('what is written is read back the same, in both versions', async () => {
       assert.deepEqual([value.source.port, value.destination.port], [source.port, destination.port])
     }),
   )
+})
+
+test('an address that is a name is not written down', async () => {
+  const name = { host: 'shop.example', port: 443 }
+  assert.equal(String(writeProxyHeader('v1', four.source, name)), 'PROXY UNKNOWN\r\n')
+  assert.deepEqual(proxyHeader(writeProxyHeader('v2', four.source, name)), { is: 'yes', value: { length: 16 } })
 })
 
 test('no bytes make it throw anything but a ProtocolError', async () => {
