@@ -69,7 +69,7 @@ const SCENES: readonly Scene[] = [
     from: 'workload',
     command: [...curl, 'http://169.254.169.254/latest/meta-data/'],
   },
-  { title: 'a port where nobody listens', from: 'workload', command: [...curl, `http://${at(peer, 4)}:81/`] },
+  { title: 'a port where nobody listens', from: 'workload', command: [...curl, '-k', `https://${at(peer, 4)}:444/`] },
   { title: 'a web page of the workload, HTTP/1.1', from: 'outside', command: [...curl, `http://${at(pod, 4)}/`] },
   {
     title: 'its secure web page, over IPv6',
