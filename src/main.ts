@@ -11,14 +11,23 @@ const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
   diff: async () => (await import('./diffCommand.ts')).diffCommand,
   demo: async () => (await import('./admin/demoCommand.ts')).demoCommand,
   explain: async () => (await import('./admin/explainCommand.ts')).explainCommand,
+  fmt: async () => (await import('./admin/fmtCommand.ts')).fmtCommand,
+  completion: async () => (await import('./admin/shellCommands.ts')).completionCommand(everyCommand),
+  man: async () => (await import('./admin/shellCommands.ts')).manCommand(everyCommand, version),
+}
+
+const everyCommand = (): Promise<Command[]> => Promise.all(Object.values(COMMANDS).map((load) => load()))
+
+const version = async (): Promise<string> => {
+  const { default: manifest } = await import('../package.json', { with: { type: 'json' } })
+  return manifest.version
 }
 
 const main = async (argv: readonly string[], io: Io): Promise<number> => {
   const [name = '--help', ...rest] = argv
   if (name === '--help' || name === '-h' || name === 'help') return help(rest[0], io)
   if (name === '--version') {
-    const { default: manifest } = await import('../package.json', { with: { type: 'json' } })
-    io.out(`sluice ${manifest.version}\n`)
+    io.out(`sluice ${await version()}\n`)
     return 0
   }
   const load = COMMANDS[name]
@@ -47,7 +56,7 @@ const help = async (name: string | undefined, io: Io): Promise<number> => {
     io.out(helpOf(await load()))
     return 0
   }
-  const commands = await Promise.all(Object.values(COMMANDS).map((each) => each()))
+  const commands = await everyCommand()
   const width = Math.max(...commands.map((command) => command.name.length))
   io.out('sluice: a transparent proxy beside one workload, that says what it does and why\n\n')
   io.out('usage: sluice COMMAND [options]\n\n')

@@ -42,7 +42,7 @@ policy.yaml:3: off limits: does not match
 
 policy.yaml:6: databases: matches
   + direction: outbound   it is outbound
-  + port: [ 3306, 5432 ]   it is 3306
+  + port: [3306, 5432]   it is 3306
   = protocol: opaque   decides
   = limits.idle: 2h   decides
 
