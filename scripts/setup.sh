@@ -18,6 +18,7 @@ iptables-nft         iptables            the redirect
 iptables-legacy      iptables            the redirect
 tcpdump              tcpdump             tests: captures
 tshark               tshark              tests: a second opinion on captures
+groff                groff-base          tests: the manual page
 curl                 curl                tests and demo: HTTP
 nghttp               nghttp2-client      tests and demo: HTTP/2
 openssl              openssl             tests and demo: TLS
