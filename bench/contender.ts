@@ -54,6 +54,12 @@ export const sluice =
 
 const SLUICE = join(import.meta.dirname, '../bin/sluice')
 
+/** Any other program. `command` is given the port to listen on and a folder for its files. */
+export const program =
+  (name: string, command: (port: number, folder: string) => readonly string[]): Start =>
+  () =>
+    started(name, command)
+
 /** A port that was free a moment ago. */
 export const freePort = async (): Promise<number> => {
   const server = createServer().listen(0, '127.0.0.1')

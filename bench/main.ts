@@ -2,12 +2,13 @@ import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { http1, http1Rules } from './http1.ts'
+import { http2, http2ToHttp1 } from './http2.ts'
 import { markdown, thisMachine } from './report.ts'
 import { type Effort, type Result, runSuite, type Suite } from './rounds.ts'
 import { atRest, tcp } from './tcp.ts'
 
 // A suite a line: each brings its contenders, in the same configuration, and its measurements.
-const SUITES: readonly Suite[] = [tcp, atRest, http1, http1Rules]
+const SUITES: readonly Suite[] = [tcp, atRest, http1, http1Rules, http2, http2ToHttp1]
 
 const { values } = parseArgs({
   options: {
@@ -20,7 +21,7 @@ const { values } = parseArgs({
 
 const HELP = `npm run bench -- [--quick] [--only TEXT]... [--rounds N]
 
-Measures Sluice, haproxy and nginx in turn on this machine, and writes bench/results/latest.json and latest.md.
+Measures Sluice, haproxy, nginx and nghttpx in turn on this machine, and writes bench/results/latest.json and latest.md.
   --quick      short runs, three rounds: minutes; its numbers are rough
   --only TEXT  only measurements whose 'suite: name' contains TEXT
   --rounds N   how often each is measured (default 7, or 3 with --quick)

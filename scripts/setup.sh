@@ -21,6 +21,8 @@ tshark               tshark              tests: a second opinion on captures
 groff                groff-base          tests: the manual page
 curl                 curl                tests and demo: HTTP
 nghttp               nghttp2-client      tests and demo: HTTP/2
+nghttpx              nghttp2-proxy       tests and benchmark: HTTP/2
+nghttpd              nghttp2-server      benchmark: HTTP/2
 openssl              openssl             tests and demo: TLS
 mariadbd             mariadb-server      tests: the server speaks first
 mariadb              mariadb-client      tests: the server speaks first

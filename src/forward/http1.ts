@@ -5,6 +5,7 @@ import type { Traffic } from '../net/traffic.ts'
 import { settled } from '../policy/verdict.ts'
 import { useEarly } from './earlyDial.ts'
 import { Http1Client, type Http1ClientLimits } from './http1Client.ts'
+import { upgradeToHttp2 } from './http2.ts'
 import type { Forwarder, Plan } from './plan.ts'
 import { Router } from './route.ts'
 
@@ -19,6 +20,11 @@ export const http1: Forwarder = (stream: Duplex, plan: Plan, dial: Dial): Promis
       clock,
       open: router.ask,
       chooseUpgrade: router.chooseUpgrade,
+      toHttp2: ({ upgrade: _, ...head }, settings, rest) => {
+        if (rest.length > 0) stream.unshift(rest)
+        upgradeToHttp2(stream, plan, router, { head, settings }, resolve)
+        return true
+      },
       refused: (error, status) => router.refused(error, status),
       count: life.count,
       ended: (ended, error) => {

@@ -331,7 +331,8 @@ export class Http1Client implements Answer {
     const settings = fieldOf(read.fields, 'http2-settings')
     if (settings === undefined || read.framing !== 'none' || this.#options.toHttp2 === undefined) return false
     this.#state = 'over'
-    this.#stream.removeAllListeners()
+    // The others, who watch the connection as such, stay.
+    this.#stream.removeAllListeners('data').removeAllListeners('end')
     this.#deadline.stop()
     return this.#options.toHttp2(head, settings, this.#reader.rest())
   }

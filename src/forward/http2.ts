@@ -1,1 +1,51 @@
-export { opaque as http2 } from './opaque.ts'
+import type { Duplex } from 'node:stream'
+import type { Dial } from '../net/connection.ts'
+import { described } from '../net/relay.ts'
+import type { Traffic } from '../net/traffic.ts'
+import { discard } from './earlyDial.ts'
+import { type Http2Face, serveHttp2, type Upgraded } from './http2Server.ts'
+import { http2Limits, http2Times } from './http2Settings.ts'
+import type { Forwarder, Plan } from './plan.ts'
+import { Router } from './route.ts'
+
+/** A connection that speaks HTTP/2: each request goes where the policy says. */
+export const http2: Forwarder = (stream: Duplex, plan: Plan, dial: Dial): Promise<Traffic> => {
+  discard(plan.early)
+  return new Promise((resolve) => serve(stream, plan, new Router(plan, dial), resolve))
+}
+
+/** The same for an HTTP/1.1 connection that was upgraded: its first request is stream 1 (RFC 7540 section 3.2). */
+export const upgradeToHttp2 = (
+  stream: Duplex,
+  plan: Plan,
+  router: Router,
+  upgraded: Upgraded,
+  done: (traffic: Traffic) => void,
+): void => {
+  stream.write('HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n')
+  router.wasUpgraded = true
+  plan.life.protocols.push('http2')
+  serve(stream, plan, router, done, upgraded)
+}
+
+const serve = (
+  stream: Duplex,
+  plan: Plan,
+  router: Router,
+  done: (traffic: Traffic) => void,
+  upgraded?: Upgraded,
+): void => {
+  const { life, clock } = plan
+  const face: Http2Face = {
+    open: router.ask,
+    refuse: router.refuse,
+    limits: http2Limits(plan),
+    times: http2Times(plan),
+    clock,
+    count: life.count,
+    ended: (ended, error) => done({ ...life.count, ended, ...(error && { error: described(error) }) }),
+  }
+  const serving = serveHttp2(stream, face, upgraded)
+  life.closer = (why) => serving.close(why)
+  life.onDrain = () => serving.drain()
+}

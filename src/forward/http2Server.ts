@@ -7,15 +7,15 @@ import { consume, resetStream, sendData, sendInformation, sendResponse, sendTrai
 import { type Http2Handler, type Http2Limits, newHttp2, newStream, type Stream } from '../codec/http2State.ts'
 import type { Clock } from '../net/clock.ts'
 import type { Ending } from '../net/traffic.ts'
-import type { Answer, Asking, Fields, Open, RequestHead, ResponseHead, Why } from './exchange.ts'
+import type { Answer, Asking, Fields, Open, RequestHead, ResponseHead } from './exchange.ts'
 import { type Http2Times, Http2Wire } from './http2Wire.ts'
 
 /** What a client-facing HTTP/2 connection needs from the program around it. */
 export interface Http2Face {
   /** Where requests go. */
   readonly open: Open
-  /** Answers a request that Sluice refuses itself, with the status and the words for a person. */
-  readonly refuse: (head: RequestHead, status: number, why: string, answer: Answer) => void
+  /** Answers a request that cannot go anywhere. */
+  readonly refuse: (head: RequestHead, cause: 'authority' | 'headTooLarge', answer: Answer) => void
   readonly limits: Http2Limits
   readonly times: Http2Times
   readonly clock: Clock
@@ -75,26 +75,25 @@ class Http2Server implements Http2Handler<ServerStream>, Http2Serving {
   }
 
   requestRead(stream: Stream<ServerStream>, request: Http2Request, last: boolean): void {
-    if (authorityOf(request.authority) === undefined)
-      return this.#refuse(stream, request, last, 400, ':authority is missing or is not a host with an optional port')
+    if (authorityOf(request.authority) === undefined) return this.#refuse(stream, request, last, 'authority')
     this.#open(stream, request, last)
   }
 
   requestTooLarge(stream: Stream<ServerStream>, last: boolean): void {
-    this.#refuse(stream, NO_REQUEST, last, 431, 'the header fields are larger or more than allowed')
+    this.#refuse(stream, NO_REQUEST, last, 'headTooLarge')
   }
 
   #open(stream: Stream<ServerStream>, head: RequestHead, last: boolean): void {
-    const exchange = new ServerStream(this, stream, head, last)
+    const exchange = new ServerStream(this, stream, last)
     stream.owner = exchange
     exchange.asking = this.face.open(head, last, exchange)
     if (exchange.isOver) exchange.asking.abort(ERROR.NO_ERROR)
   }
 
-  #refuse(stream: Stream<ServerStream>, head: RequestHead, last: boolean, status: number, why: string): void {
-    const exchange = new ServerStream(this, stream, head, last)
+  #refuse(stream: Stream<ServerStream>, head: RequestHead, last: boolean, cause: 'authority' | 'headTooLarge'): void {
+    const exchange = new ServerStream(this, stream, last)
     stream.owner = exchange
-    this.face.refuse(head, status, why, exchange)
+    this.face.refuse(head, cause, exchange)
   }
 
   informationRead(): void {}
@@ -141,17 +140,15 @@ const NO_REQUEST: RequestHead = { method: 'GET', scheme: 'http', authority: '', 
 class ServerStream implements Answer {
   readonly #server: Http2Server
   readonly #stream: Stream<ServerStream>
-  readonly #head: RequestHead
   asking: Asking | undefined
   /** Nothing more is to be said to the client, or to be heard from it. */
   isOver = false
   #isRequestDone: boolean
   #isHeadSent = false
 
-  constructor(server: Http2Server, stream: Stream<ServerStream>, head: RequestHead, last: boolean) {
+  constructor(server: Http2Server, stream: Stream<ServerStream>, last: boolean) {
     this.#server = server
     this.#stream = stream
-    this.#head = head
     this.#isRequestDone = last
   }
 
@@ -208,12 +205,10 @@ class ServerStream implements Answer {
     wire.touch()
   }
 
-  /** A reset is passed on with its code; a reason of ours becomes an answer while there is none yet. */
-  abort(code: number, why?: Why): void {
+  /** The answer breaks off, or never comes: the client's stream is reset with the same code. */
+  abort(code: number): void {
     if (this.isOver) return
-    const { wire, face } = this.#server
-    if (why !== undefined && !this.#isHeadSent)
-      return face.refuse(this.#head, why === 'timeout' ? 504 : 502, REASONS[why], this)
+    const { wire } = this.#server
     this.isOver = true
     resetStream(wire.h2, this.#stream, code === ERROR.NO_ERROR ? ERROR.INTERNAL_ERROR : code)
     wire.touch()
@@ -232,12 +227,4 @@ class ServerStream implements Answer {
     this.isOver = true
     this.asking?.abort(ERROR.NO_ERROR)
   }
-}
-
-const REASONS: Record<Why, string> = {
-  unhandled: 'the upstream did not take the request',
-  closedIdle: 'the upstream closed the connection',
-  closed: 'the upstream closed the connection before it answered',
-  malformed: 'the answer of the upstream broke the protocol',
-  timeout: 'the upstream did not answer in time',
 }

@@ -18,6 +18,8 @@ export interface PoolTarget {
   /** What must be the same for a connection to be shared: protocol, TLS, whatever else the dial depends on. */
   readonly kind: string
   readonly dial: Dial
+  /** Whether one connection serves many requests at once. */
+  readonly isShared: boolean
   /** Speaks the protocol over a new connection. */
   readonly speak: (stream: Duplex, events: UpstreamEvents) => Upstream
   /** How long a request may wait until it has a connection. */
@@ -151,9 +153,9 @@ export class Pool {
     }
   }
 
-  #mayOpen(destination: Destination, { limits, address }: PoolTarget): boolean {
-    // One dial for each that waits, and no more: HTTP/2 will serve many on the first.
-    if (destination.dialling >= destination.waiting.length) return false
+  #mayOpen(destination: Destination, { limits, address, isShared }: PoolTarget): boolean {
+    // One dial for each that waits, and no more; one for all of them where a connection serves many.
+    if (destination.dialling >= (isShared ? 1 : destination.waiting.length)) return false
     if (destination.open + destination.dialling < limits.connectionsMax) return true
     this.#limitHit('connections', address)
     return false
@@ -218,6 +220,7 @@ export class Pool {
     destination.open++
     if (upstream.protocol === 'http2') destination.shared.add(upstream)
     this.#freed(destination, upstream)
+    this.#refill(destination)
   }
 
   /** Gives a connection that has room to those who wait, in their order; what nobody wants is kept. */

@@ -19,6 +19,8 @@ export const CAUSES = {
   headTimeout: [504, 4, 'the upstream took too long to begin its answer'],
   idleTimeout: [504, 4, 'nothing moved for too long'],
   internal: [500, 13, 'a bug in sluice'],
+  authority: [400, 13, ':authority is missing or is not a host with an optional port'],
+  headTooLarge: [431, 8, 'the header fields are larger or more than allowed'],
 } as const satisfies Record<string, readonly [status: number, grpc: number, says: string]>
 
 export type Cause = keyof typeof CAUSES

@@ -11,11 +11,14 @@ import type { RequestOutcome } from '../telemetry/outcome.ts'
 import type { Answer, Asking, Open, RequestHead, Upstream, UpstreamEvents } from './exchange.ts'
 import type { Origin } from './fields.ts'
 import { Http1Upstream } from './http1Upstream.ts'
+import { http2UpstreamOptions } from './http2Settings.ts'
+import { Http2Upstream } from './http2Upstream.ts'
 import { type Attempt, HttpExchange } from './httpExchange.ts'
 import { type HttpSettings, settingsOf } from './httpSettings.ts'
 import type { HttpState } from './httpState.ts'
 import type { Plan } from './plan.ts'
 import type { PoolTarget } from './pool.ts'
+import { reply } from './reply.ts'
 import { requestFactsOf } from './requestFacts.ts'
 
 /** The requests of one client connection: what the policy says of each, and where it goes. */
@@ -34,6 +37,8 @@ export class Router {
   #lastSettings: HttpSettings | undefined
   #lastProtocol: string | undefined
   #lastTarget: PoolTarget | undefined
+  /** It was we who agreed to h2c: that the upstream speaks HTTP/2 too is not known by that. */
+  wasUpgraded = false
   /** Requests under way. */
   open = 0
 
@@ -85,6 +90,18 @@ export class Router {
       ms: 0,
       rules: {},
       error: error.code,
+    })
+  }
+
+  /** Answers an HTTP/2 request that cannot go anywhere. */
+  readonly refuse = (head: RequestHead, cause: 'authority' | 'headTooLarge', answer: Answer): void => {
+    const { isInformed } = this.#settings(head)
+    const status = reply(head, answer, { cause, isInformed })
+    const { method, authority, target, version } = head
+    const nothing = { sent: 0, received: 0 }
+    this.#plan.life.requested({
+      ...{ method, authority, target, version, status },
+      ...{ attempts: 0, bytes: nothing, ms: 0, rules: {}, error: cause },
     })
   }
 
@@ -142,7 +159,7 @@ export class Router {
   }
 
   #target(address: Address, head: RequestHead, settings: HttpSettings): PoolTarget {
-    const protocol = protocolOf(head, settings)
+    const protocol = protocolOf(this.wasUpgraded ? '1.1' : head.version, settings)
     if (address === this.#lastAddress && settings === this.#lastSettings && protocol === this.#lastProtocol) {
       return this.#lastTarget!
     }
@@ -152,8 +169,9 @@ export class Router {
       target = {
         address,
         kind: protocol,
+        isShared: protocol === 'http2',
         dial: this.#dial,
-        speak: (stream, events) => this.#speak(protocol, stream, events),
+        speak: (stream, events) => this.#speak(protocol, stream, settings.pool.idleMs, events),
         connectMs: settings.connectMs,
         limits: settings.pool,
       }
@@ -167,13 +185,13 @@ export class Router {
     return target
   }
 
-  #speak(protocol: 'http1' | 'http2', stream: Duplex, events: UpstreamEvents): Upstream {
+  #speak(protocol: 'http1' | 'http2', stream: Duplex, idleMs: number, events: UpstreamEvents): Upstream {
     return protocol === 'http1'
       ? new Http1Upstream(stream, this.#limits, events)
-      : new Http1Upstream(stream, this.#limits, events)
+      : new Http2Upstream(stream, http2UpstreamOptions(this.#plan, idleMs), events)
   }
 }
 
 /** What is spoken to the upstream: what the policy says, or what the client speaks. */
-const protocolOf = (head: RequestHead, { protocol }: HttpSettings): 'http1' | 'http2' =>
-  protocol === 'auto' ? (head.version === '2' ? 'http2' : 'http1') : protocol
+const protocolOf = (version: RequestHead['version'], { protocol }: HttpSettings): 'http1' | 'http2' =>
+  protocol === 'auto' ? (version === '2' ? 'http2' : 'http1') : protocol

@@ -12,6 +12,7 @@ import type { Open } from '../../src/forward/exchange.ts'
 import { type Http2Face, type Http2Serving, serveHttp2 } from '../../src/forward/http2Server.ts'
 import { Http2Upstream } from '../../src/forward/http2Upstream.ts'
 import { HTTP2_TIMES, type Http2Times } from '../../src/forward/http2Wire.ts'
+import { reply } from '../../src/forward/reply.ts'
 import { type Clock, systemClock } from '../../src/net/clock.ts'
 
 /** Listens on a port of its own for the time of a test. */
@@ -64,10 +65,7 @@ export const http2Proxy = async (t: Test, upstreamPort: number, options: ProxyOp
   const count = { sent: 0, received: 0 }
   const face: Http2Face = {
     open: options.open ?? open,
-    refuse(head, status, why, answer) {
-      answer.head({ status, reason: '', fields: ['content-type', 'text/plain'] }, head.method === 'HEAD')
-      answer.data(Buffer.from(why), true)
-    },
+    refuse: (head, cause, answer) => void reply(head, answer, { cause, isInformed: true }),
     limits,
     times,
     clock,

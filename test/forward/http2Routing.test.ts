@@ -1,0 +1,425 @@
+import { once } from 'node:events'
+import { createServer, type IncomingHttpHeaders, type ServerHttp2Stream, sensitiveHeaders } from 'node:http2'
+import type { Socket } from 'node:net'
+import { type Test, test } from 'tap'
+import { WebSocket, WebSocketServer } from 'ws'
+import { FRAME } from '../../src/codec/http2Codes.ts'
+import type { World } from '../../src/proxy.ts'
+import { type Front, front } from '../support/front.ts'
+import { raw, scripted } from '../support/http.ts'
+import { frames, headers, preface, settings, settingsAck } from '../support/http2.ts'
+import { fetchHttp2, http2Client, listening } from '../support/http2Proxy.ts'
+
+type OnStream = (stream: ServerHttp2Stream, headers: IncomingHttpHeaders, nth: number) => void
+
+/** Sluice before a node:http2 server. */
+const beforeHttp2 = async (
+  t: Test,
+  onStream: OnStream,
+  policy = '',
+  changes: Partial<World> = {},
+  settings = {},
+): Promise<Front> => {
+  const server = createServer({ settings })
+  let nth = 0
+  server.on('stream', (stream: ServerHttp2Stream, fields) => {
+    stream.on('error', () => {})
+    onStream(stream, fields, nth++)
+  })
+  server.on('session', (session) => {
+    session.on('error', () => {})
+    t.teardown(() => session.destroy())
+  })
+  const sluice = await front({ host: '127.0.0.1', port: await listening(t, server) }, policy, changes)
+  t.teardown(() => sluice.close())
+  return sluice
+}
+
+/** Sluice before an HTTP/1 server that says what the test wrote down. */
+const beforeHttp1 = async (t: Test, answer: Parameters<typeof scripted>[0], policy = TO_HTTP1) => {
+  const server = await scripted(answer)
+  const sluice = await front(server.address, policy)
+  t.teardown(() => {
+    sluice.close()
+    server.close()
+  })
+  return { sluice, server }
+}
+
+const TO_HTTP1 = 'defaults: { upstream: { protocol: http1 } }'
+const TO_HTTP2 = 'defaults: { upstream: { protocol: http2 } }'
+const GRPC = { ':method': 'POST', 'content-type': 'application/grpc', te: 'trailers' }
+const hello: OnStream = (stream) => {
+  stream.respond({ ':status': 200 })
+  stream.end('hello')
+}
+
+test('HTTP/2 to HTTP/2: a request passes by the policy, with one Outcome for it and one for its connection', async (t) => {
+  const sluice = await beforeHttp2(t, (stream, fields) => {
+    stream.respond({ ':status': 200, 'x-authority': fields[':authority'] ?? '' })
+    stream.end('hello')
+  })
+  const session = http2Client(t, sluice.address.port)
+  const reply = await fetchHttp2(session, { ':authority': 'Example.COM:80', ':path': '/a?b' })
+  t.match(reply, { status: 200, headers: { 'x-authority': 'example.com:80' }, code: 0 })
+  t.match(sluice.requests, [{ method: 'GET', authority: 'example.com:80', target: '/a?b', version: '2', status: 200 }])
+  session.close()
+  await once(session, 'close')
+  while (sluice.outcomes.length === 0) await new Promise((resolve) => setImmediate(resolve))
+  t.match(sluice.outcomes, [{ result: 'forwarded', protocols: ['http2'], ended: 'closed' }])
+})
+
+test('HTTP/2 to HTTP/1: the request line, Host from :authority, one Cookie, the body chunked, the answer back', async (t) => {
+  const { sluice, server } = await beforeHttp1(
+    t,
+    'HTTP/1.1 200 OK\r\nX-Case: Kept\r\nConnection: x-own\r\nX-Own: no\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n',
+  )
+  const session = http2Client(t, sluice.address.port)
+  const reply = await fetchHttp2(
+    session,
+    { ':method': 'POST', ':authority': 'a.example', ':path': '/p?q', cookie: ['a=1', 'b=2'], 'x-one': '1' },
+    'body',
+  )
+  t.match(reply, { status: 200, headers: { 'x-case': 'Kept' }, code: 0 })
+  t.equal(reply.headers['x-own'], undefined)
+  t.equal(reply.headers['transfer-encoding'], undefined)
+  t.equal(reply.body.toString(), 'abc')
+  const [request = ''] = server.received
+  t.match(request, /^POST \/p\?q HTTP\/1\.1\r\n/)
+  t.match(request, /\r\nhost: a\.example\r\n/i)
+  t.match(request, /\r\ncookie: a=1; b=2\r\n/i)
+  t.match(request, /\r\nx-one: 1\r\n/i)
+  t.match(request, /\r\ntransfer-encoding: chunked\r\n/i)
+  t.match(request, /\r\n4\r\nbody\r\n0\r\n\r\n$/)
+})
+
+test('HTTP/2 to HTTP/1: content-length stays one, and nothing is chunked that has none and no body', async (t) => {
+  const { sluice, server } = await beforeHttp1(t, 'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok')
+  const session = http2Client(t, sluice.address.port)
+  t.match(await fetchHttp2(session, { ':method': 'POST', 'content-length': '4' }, 'body'), {
+    headers: { 'content-length': '2' },
+  })
+  await fetchHttp2(session)
+  t.notMatch(server.received.join(), /transfer-encoding/i)
+  t.match(server.received[0], /\r\ncontent-length: 4\r\n[\s\S]*\r\n\r\nbody/i)
+})
+
+test('HTTP/1 to HTTP/2: the same the other way', async (t) => {
+  let got: IncomingHttpHeaders = {}
+  let body = ''
+  const sluice = await beforeHttp2(
+    t,
+    (stream, fields) => {
+      got = fields
+      stream.on('data', (chunk: Buffer) => {
+        body += chunk
+      })
+      stream.on('end', () => {
+        stream.respond({ ':status': 200, 'x-back': 'yes' })
+        stream.end('answer')
+      })
+    },
+    TO_HTTP2,
+  )
+  const client = await raw(sluice.address)
+  client.send(
+    'POST /up HTTP/1.1\r\nHost: b.example\r\nX-Mixed-Case: 1\r\nConnection: x-hop\r\nX-Hop: 1\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\n\r\n',
+  )
+  const answer = await client.until(/0\r\n\r\n$/)
+  t.match(answer, /^HTTP\/1\.1 200 OK\r\n/)
+  t.match(answer, /\r\nx-back: yes\r\n/)
+  t.match(answer, /\r\n6\r\nanswer\r\n0\r\n\r\n$/)
+  t.match(got, { ':method': 'POST', ':authority': 'b.example', ':path': '/up', ':scheme': 'http', 'x-mixed-case': '1' })
+  for (const name of ['host', 'connection', 'x-hop', 'transfer-encoding']) t.equal(got[name], undefined)
+  t.equal(body, 'body')
+  client.socket.destroy()
+})
+
+test('behaviour 19: :authority missing or invalid is 400, and for gRPC its status; nothing is dialled', async (t) => {
+  const dial = () => t.fail('dialled') as never
+  const sluice = await beforeHttp2(t, hello, '', { dial })
+  const session = http2Client(t, sluice.address.port)
+  t.match(await fetchHttp2(session, { ':authority': 'a b' }), { status: 400, headers: { 'sluice-error': 'authority' } })
+  t.match(await fetchHttp2(session, { ...GRPC, ':authority': 'a b' }), {
+    status: 200,
+    headers: { 'content-type': 'application/grpc', 'grpc-status': '13' },
+  })
+  const client = await raw(sluice.address)
+  client.socket.write(Buffer.concat([preface, headers(1, [':method: GET', ':scheme: http', ':path: /'])]))
+  await client.until(/authority is missing/)
+  t.match(sluice.requests, [{ status: 400 }, { status: 200 }, { status: 400 }])
+  client.socket.destroy()
+})
+
+test('behaviour 21: RST_STREAM of the upstream is the same code to HTTP/2 and 502 to HTTP/1', async (t) => {
+  // node:http2 cannot reset before an answer with a code of choice in all cases: raw frames.
+  const server = createServer()
+  server.on('stream', (stream: ServerHttp2Stream) => {
+    stream.on('error', () => {})
+    stream.close(11)
+  })
+  const destination = { host: '127.0.0.1', port: await listening(t, server) }
+  const sluice = await front(destination, TO_HTTP2)
+  t.teardown(() => sluice.close())
+  t.match(await fetchHttp2(http2Client(t, sluice.address.port)), { status: 0, code: 11 })
+  const client = await raw(sluice.address)
+  client.send('GET / HTTP/1.1\r\nHost: a\r\n\r\n')
+  t.match(await client.until(/\r\n\r\n/), /^HTTP\/1\.1 502 /)
+  client.socket.destroy()
+})
+
+test('behaviour 27: grpc-status 14 is retried once where the policy allows, in the head and in trailers', async (t) => {
+  const RETRY = 'defaults: { http: { retry: { attempts: 1, on: [grpcUnavailable] } } }'
+  for (const place of ['head', 'trailers']) {
+    const sluice = await beforeHttp2(
+      t,
+      (stream, _, nth) => {
+        const grpc = { 'content-type': 'application/grpc' }
+        if (nth === 0 && place === 'head')
+          return stream.respond({ ':status': 200, ...grpc, 'grpc-status': '14' }, { endStream: true })
+        stream.respond({ ':status': 200, ...grpc }, { waitForTrailers: true })
+        stream.on('wantTrailers', () => stream.sendTrailers({ 'grpc-status': nth === 0 ? '14' : '0' }))
+        stream.end()
+      },
+      RETRY,
+    )
+    const reply = await fetchHttp2(http2Client(t, sluice.address.port), GRPC, 'ask')
+    t.match(reply, { status: 200, trailers: { 'grpc-status': '0' } }, place)
+    t.match(sluice.requests, [{ attempts: 2, grpcStatus: '0' }], place)
+  }
+})
+
+test('behaviour 27: a stream that already gave data is not retried, and nothing of it is lost', async (t) => {
+  const sluice = await beforeHttp2(
+    t,
+    (stream) => {
+      stream.respond({ ':status': 200, 'content-type': 'application/grpc' }, { waitForTrailers: true })
+      stream.on('wantTrailers', () => stream.sendTrailers({ 'grpc-status': '14' }))
+      stream.end('data')
+    },
+    'defaults: { http: { retry: { attempts: 1, on: [grpcUnavailable] } } }',
+  )
+  const reply = await fetchHttp2(http2Client(t, sluice.address.port), GRPC, 'ask')
+  t.match(reply, { status: 200, trailers: { 'grpc-status': '14' } })
+  t.equal(reply.body.toString(), 'data')
+  t.match(sluice.requests, [{ attempts: 1 }])
+})
+
+test('a request that GOAWAY left out, or that was refused, is sent again on another connection', async (t) => {
+  const sluice = await beforeHttp2(t, (stream, _, nth) => {
+    if (nth === 0) return stream.close(7)
+    hello(stream, {}, nth)
+  })
+  t.match(await fetchHttp2(http2Client(t, sluice.address.port)), { status: 200 })
+  t.match(sluice.requests, [{ attempts: 2 }])
+})
+
+test('behaviour 32: drain ends HTTP/2 connections once their streams have, with GOAWAY', async (t) => {
+  const waiting: ServerHttp2Stream[] = []
+  const sluice = await beforeHttp2(t, (stream) => void waiting.push(stream))
+  const session = http2Client(t, sluice.address.port)
+  const replies = Promise.all(Array.from({ length: 50 }, () => fetchHttp2(session)))
+  while (waiting.length < 50) await new Promise((resolve) => setImmediate(resolve))
+  const goaway = once(session, 'goaway')
+  const drained = sluice.world.ledger.drain(5_000)
+  await goaway
+  for (const stream of waiting) {
+    stream.respond({ ':status': 200 })
+    stream.end(Buffer.alloc(16_384))
+  }
+  t.ok((await replies).every(({ status, body }) => status === 200 && body.length === 16_384))
+  await drained
+  t.match(sluice.outcomes, [{ ended: 'drained' }])
+})
+
+test('behaviour 37: 103 passes from HTTP/2 to HTTP/1 and back, in order', async (t) => {
+  const http2 = await beforeHttp2(
+    t,
+    (stream) => {
+      stream.additionalHeaders({ ':status': 103, link: '</a>' })
+      hello(stream, {}, 0)
+    },
+    TO_HTTP2,
+  )
+  const client = await raw(http2.address)
+  client.send('GET / HTTP/1.1\r\nHost: a\r\n\r\n')
+  t.match(await client.until(/0\r\n\r\n$/), /^HTTP\/1\.1 103 .*\r\nlink: <\/a>\r\n\r\nHTTP\/1\.1 200 /)
+  client.send('GET / HTTP/1.0\r\nHost: a\r\n\r\n')
+  t.match(await client.rest(), /^HTTP\/1\.[01] 200 /)
+  const { sluice } = await beforeHttp1(
+    t,
+    'HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </b>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n',
+  )
+  t.match(await fetchHttp2(http2Client(t, sluice.address.port)), { status: 200, informations: [103, 103] })
+})
+
+test('behaviour 38: trailers pass between HTTP/2 and HTTP/1, both ways', async (t) => {
+  const { sluice, server } = await beforeHttp1(
+    t,
+    'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n2\r\nok\r\n0\r\nX-Sum: 7\r\n\r\n',
+  )
+  const stream = http2Client(t, sluice.address.port).request(
+    { ':method': 'POST', ':path': '/', te: 'trailers' },
+    { waitForTrailers: true },
+  )
+  stream.on('wantTrailers', () => stream.sendTrailers({ 'x-check': '9' }))
+  stream.end('body')
+  stream.resume()
+  const [trailers] = await once(stream, 'trailers')
+  t.match(trailers, { 'x-sum': '7' })
+  t.match(server.received[0], /\r\n0\r\nx-check: 9\r\n\r\n$/i)
+  let got: IncomingHttpHeaders = {}
+  const back = await beforeHttp2(
+    t,
+    (upstream) => {
+      upstream.on('trailers', (found) => {
+        got = found
+      })
+      upstream.resume()
+      upstream.on('end', () => {
+        upstream.respond({ ':status': 200 }, { waitForTrailers: true })
+        upstream.on('wantTrailers', () => upstream.sendTrailers({ 'x-sum': '7' }))
+        upstream.end('ok')
+      })
+    },
+    TO_HTTP2,
+  )
+  const client = await raw(back.address)
+  client.send(
+    'POST / HTTP/1.1\r\nHost: a\r\nTE: trailers\r\nConnection: TE\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\nX-Check: 9\r\n\r\n',
+  )
+  t.match(await client.until(/0\r\n(.*\r\n)?\r\n$/), /\r\n2\r\nok\r\n0\r\nx-sum: 7\r\n\r\n$/)
+  t.match(got, { 'x-check': '9' })
+  client.socket.destroy()
+})
+
+test('behaviour 11: an HTTP/1.1 client that asks for h2c goes on as HTTP/2', async (t) => {
+  const { sluice, server } = await beforeHttp1(t, 'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok', '')
+  const client = await raw(sluice.address)
+  const settings = Buffer.from('000300000064', 'hex').toString('base64url')
+  client.send(
+    `GET /up HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: ${settings}\r\n\r\n`,
+  )
+  await client.until(/^HTTP\/1\.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n/)
+  client.socket.write(Buffer.concat([preface, settingsAck, headers(3)]))
+  await client.until(/ok[\s\S]*ok/)
+  t.match(server.received.join(), /^GET \/up HTTP\/1\.1\r\n/)
+  t.notMatch(server.received.join(), /upgrade|http2-settings/i)
+  client.socket.destroy()
+})
+
+const denying = 'rules: [ { name: no, when: { path: /no/** }, then: { deny: true } } ]'
+
+test('behaviour 30: denied is 403, and 7 for gRPC', async (t) => {
+  const sluice = await beforeHttp2(t, hello, denying)
+  const session = http2Client(t, sluice.address.port)
+  t.match(await fetchHttp2(session, { ':path': '/no/x' }), { status: 403, headers: { 'sluice-error': 'denied' } })
+  t.match(await fetchHttp2(session, { ...GRPC, ':path': '/no/x' }), { status: 200, headers: { 'grpc-status': '7' } })
+  t.match(await fetchHttp2(session, { ':path': '/yes' }), { status: 200 })
+})
+
+test('what cannot be reached is 502, and 14 for gRPC', async (t) => {
+  const sluice = await beforeHttp2(t, hello, 'defaults: { limits: { connect: 100ms } }', {
+    dial: () => Promise.reject(Object.assign(new Error('no'), { code: 'EHOSTUNREACH' })),
+  })
+  const session = http2Client(t, sluice.address.port)
+  t.match(await fetchHttp2(session), { status: 502, headers: { 'sluice-error': 'connectFailed' } })
+  t.match(await fetchHttp2(session, GRPC), { status: 200, headers: { 'grpc-status': '14' } })
+})
+
+test('a hundred requests at once share one upstream connection', async (t) => {
+  let sessions = 0
+  const server = createServer()
+  server.on('session', () => sessions++)
+  server.on('stream', (stream: ServerHttp2Stream) => hello(stream, {}, 0))
+  const sluice = await front({ host: '127.0.0.1', port: await listening(t, server) }, '')
+  t.teardown(() => sluice.close())
+  const session = http2Client(t, sluice.address.port)
+  const replies = await Promise.all(Array.from({ length: 90 }, () => fetchHttp2(session)))
+  t.ok(replies.every(({ status }) => status === 200))
+  t.equal(sessions, 1)
+})
+
+const WEBSOCKETS = 'http: { upgrade: { allow: [websocket] } }'
+
+test('a websocket passes from HTTP/1 to HTTP/2 as extended CONNECT, and its client never knows', async (t) => {
+  const sluice = await beforeHttp2(
+    t,
+    (stream, fields) => {
+      if (fields[':protocol'] !== 'websocket' || fields['sec-websocket-key'] !== undefined) return stream.close(1)
+      stream.respond({ ':status': 200 })
+      // A text frame of a server: unmasked.
+      stream.write(Buffer.from([0x81, 5, ...Buffer.from('hello')]))
+    },
+    `defaults: { upstream: { protocol: http2 }, ${WEBSOCKETS} }`,
+    {},
+    { enableConnectProtocol: true },
+  )
+  const client = new WebSocket(`ws://127.0.0.1:${sluice.address.port}/chat`)
+  t.teardown(() => client.terminate())
+  const [message] = await once(client, 'message')
+  t.equal(`${message}`, 'hello')
+})
+
+test('extended CONNECT passes from HTTP/2 to HTTP/1 as the Upgrade of a websocket', async (t) => {
+  const server = new WebSocketServer({ port: 0, host: '127.0.0.1' })
+  await once(server, 'listening')
+  t.teardown(() => server.close())
+  server.on('connection', (socket) => socket.send('hello'))
+  const { port } = server.address() as { port: number }
+  const policy = `defaults: { upstream: { protocol: http1 }, ${WEBSOCKETS} }`
+  const sluice = await front({ host: '127.0.0.1', port }, policy)
+  t.teardown(() => sluice.close())
+  const session = http2Client(t, sluice.address.port)
+  await once(session, 'remoteSettings')
+  const fields = { ':method': 'CONNECT', ':protocol': 'websocket', ':path': '/', ':scheme': 'http' }
+  const stream = session.request({ ...fields, 'sec-websocket-version': '13' })
+  t.match((await once(stream, 'response'))[0], { ':status': 200 })
+  t.strictSame([...(await once(stream, 'data'))[0]], [0x81, 5, ...Buffer.from('hello')])
+  stream.destroy()
+})
+
+test('without a rule extended CONNECT is refused, with the rule that would allow it', async (t) => {
+  const sluice = await beforeHttp2(t, hello)
+  const session = http2Client(t, sluice.address.port)
+  await once(session, 'remoteSettings')
+  const fields = { ':method': 'CONNECT', ':protocol': 'websocket', ':path': '/', ':scheme': 'http' }
+  t.match((await once(session.request(fields), 'response'))[0], { ':status': 500, 'sluice-error': 'upgradeRefused' })
+})
+
+test('a client that floods is told to calm down, its Outcome says so, and the others never notice', async (t) => {
+  const sluice = await beforeHttp2(t, hello)
+  const other = http2Client(t, sluice.address.port)
+  await fetchHttp2(other)
+  const client = await raw(sluice.address)
+  client.socket.write(preface)
+  client.socket.write(Buffer.concat(Array.from({ length: 200 }, () => settings())))
+  await client.rest()
+  t.match(sluice.outcomes, [{ ended: 'protocolError', error: { code: 'HTTP2_ENHANCE_YOUR_CALM' } }])
+  t.match(await fetchHttp2(other), { status: 200 })
+})
+
+test('never-indexed fields stay so on the way to the upstream', async (t) => {
+  const seen: Buffer[] = []
+  const server = (await import('node:net')).createServer((socket: Socket) => {
+    socket.on('error', () => {})
+    socket.write(Buffer.concat([settings(), settingsAck]))
+    socket.on('data', (bytes: Buffer) => seen.push(bytes))
+  })
+  const sluice = await front({ host: '127.0.0.1', port: await listening(t, server) }, '')
+  t.teardown(() => sluice.close())
+  const stream = http2Client(t, sluice.address.port).request({
+    ':path': '/',
+    'x-secret': 'hush',
+    [sensitiveHeaders]: ['x-secret'],
+  })
+  stream.on('error', () => {})
+  const found = (): Buffer | undefined =>
+    frames(Buffer.concat(seen).subarray(24)).find(({ type }) => type === FRAME.headers)?.payload
+  while (found() === undefined) await new Promise((resolve) => setTimeout(resolve, 5))
+  const block = found()!
+  // A literal that is never indexed, with a new name: 0x10, then the length of the name, Huffman coded.
+  const at = block.indexOf(Buffer.from([0x10, 0x80 | 6]))
+  t.ok(at >= 0, block.toString('hex'))
+  stream.close()
+})
