@@ -1,0 +1,120 @@
+import type { Clock } from '../net/clock.ts'
+import type { Ledger } from './ledger.ts'
+import type { Outcome, RuleName } from './outcome.ts'
+
+/** What happened in about a second, and what a person should know of the minutes before. */
+export interface Second {
+  /** Milliseconds since 1970. */
+  readonly at: number
+  /** Each per second. */
+  readonly connections: number
+  readonly requests: number
+  readonly bytes: number
+  /** Milliseconds until the answer was complete; absent without requests. */
+  readonly p50?: number
+  readonly p99?: number
+  /** Connections of the last minute that failed or were refused. */
+  readonly failed: number
+  readonly warnings: readonly string[]
+}
+
+/** The recent past of a proxy, bounded: for the page, and for whoever asks what is going on. */
+export interface Pulse {
+  readonly startedAt: number
+  readonly now: () => number
+  /** The latest Outcomes, oldest first. */
+  readonly recent: () => readonly Outcome[]
+  readonly second: () => Second
+  /** How often a rule decided something. */
+  readonly hits: (rule: RuleName) => number
+}
+
+const RECENT_MAX = 300
+const LATENCIES_MAX = 10_000
+const TIMEOUTS_TO_WARN = 3 // once is a slow client; three times in a row is a protocol we do not know
+
+/** Listens to a ledger. `more` are warnings that others know of, such as certificates that expire. */
+export const createPulse = (ledger: Ledger, clock: Clock, more: () => readonly string[] = () => []): Pulse => {
+  const recent: Outcome[] = []
+  const hits = new Map<string, number>()
+  const failures: number[] = []
+  const timeouts = new Map<string, number>()
+  let latencies: number[] = []
+  let connections = 0
+  let requests = 0
+  let lastBytes = 0
+  let endedBytes = 0
+  let lastAt = clock.now()
+  let last: Second | undefined
+
+  const hit = (rules: Readonly<Record<string, RuleName>>) => {
+    for (const rule of new Set(Object.values(rules))) {
+      if (rule.line > 0) hits.set(keyOf(rule), (hits.get(keyOf(rule)) ?? 0) + 1)
+    }
+  }
+  ledger.subscribe((outcome) => {
+    connections += 1
+    endedBytes += outcome.bytes.sent + outcome.bytes.received
+    recent.push(outcome)
+    if (recent.length > RECENT_MAX) recent.shift()
+    hit(outcome.rules)
+    if (outcome.result === 'failed' || outcome.result === 'refused') failures.push(clock.now())
+    countTimeouts(timeouts, outcome)
+  })
+  ledger.subscribeRequests((request) => {
+    requests += 1
+    if (latencies.length < LATENCIES_MAX) latencies.push(request.ms)
+    hit(request.rules)
+  })
+
+  const second = (): Second => {
+    const now = clock.now()
+    // Several pages may look; they share what is one second long.
+    if (last !== undefined && now - lastAt < 900) return last
+    const seconds = Math.max((now - lastAt) / 1000, 0.001)
+    let bytes = endedBytes
+    for (const { count } of ledger.open) bytes += count.sent + count.received
+    while (failures.length > 0 && now - failures[0]! > 60_000) failures.shift()
+    const sorted = latencies.sort((a, b) => a - b)
+    last = {
+      at: clock.time(),
+      connections: connections / seconds,
+      requests: requests / seconds,
+      bytes: Math.max(0, Math.round((bytes - lastBytes) / seconds)),
+      ...(sorted.length > 0 && { p50: percentile(sorted, 0.5), p99: percentile(sorted, 0.99) }),
+      failed: failures.length,
+      warnings: [...timeoutWarnings(timeouts), ...more()],
+    }
+    latencies = []
+    connections = 0
+    requests = 0
+    lastBytes = bytes
+    lastAt = now
+    return last
+  }
+
+  return {
+    startedAt: clock.time(),
+    now: clock.now,
+    recent: () => recent,
+    second,
+    hits: (rule) => hits.get(keyOf(rule)) ?? 0,
+  }
+}
+
+const keyOf = ({ file, line }: RuleName): string => `${file}:${line}`
+
+const percentile = (sorted: readonly number[], part: number): number =>
+  sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * part))]!
+
+/** Timeouts in a row by port: one detection that succeeds takes the port off the list. */
+const countTimeouts = (timeouts: Map<string, number>, { direction, destination, reason }: Outcome): void => {
+  const key = `${direction} port ${destination.port}`
+  if (reason !== 'timeout') timeouts.delete(key)
+  else if (timeouts.size < 1000 || timeouts.has(key)) timeouts.set(key, (timeouts.get(key) ?? 0) + 1)
+}
+
+const timeoutWarnings = (timeouts: ReadonlyMap<string, number>): string[] =>
+  [...timeouts]
+    .filter(([, times]) => times >= TIMEOUTS_TO_WARN)
+    .map(([key, times]) => `Detection on ${key} ran out of time ${times} times in a row. If its protocol is not HTTP or TLS, a rule with { protocol: opaque } saves the wait.`)
