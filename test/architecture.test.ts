@@ -10,7 +10,7 @@ const LINES = [
   ['main.ts'],
   ['diffCommand.ts'], // compares what replayCommand.ts makes of a capture under two policies
   ['serveCommand.ts', 'replayCommand.ts'], // what main.ts would be without its table of commands: it introduces the accepters to each other
-  ['config.ts', 'configPaths.ts'],
+  ['config.ts'],
   ['accept', 'gateway', 'callback', 'command', 'admin'],
   ['proxy.ts'],
   ['forward'],

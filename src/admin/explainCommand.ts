@@ -1,11 +1,11 @@
-import { type Command, type Io, repeated, single, UsageError } from '../net/commandLine.ts'
+import { type Command, type Io, single, UsageError } from '../net/commandLine.ts'
 import { type AspectAnswer, answersOf } from '../policy/answers.ts'
 import { type Explanation, explain, type RuleExplained } from '../policy/explain.ts'
 import type { Facts } from '../policy/facts.ts'
-import { builtInPolicy } from '../policy/parsePolicy.ts'
 import type { Policy } from '../policy/policy.ts'
 import type { RuleRef } from '../policy/verdict.ts'
 import { written } from '../policy/written.ts'
+import { configPaths } from './configPaths.ts'
 import { FACT_OPTIONS, factsFromFlags, factsText } from './explainFacts.ts'
 import { loadPolicy, problemsOf } from './livePolicy.ts'
 
@@ -18,7 +18,7 @@ export const explainCommand: Command = {
     config: {
       value: 'PATH',
       short: 'c',
-      help: 'a policy file or directory; may be repeated; without it, what is built in',
+      help: 'a policy file or directory; may be repeated; without it, the policy that `sluice serve` would take',
       multiple: true,
     },
     ...FACT_OPTIONS,
@@ -35,7 +35,7 @@ export const explainCommand: Command = {
     if (expected !== undefined && expected !== 'allow' && expected !== 'deny')
       throw new UsageError(`--expect is allow or deny, not '${expected}'`)
     const facts = factsFromFlags(args)
-    const policy = await policyFrom([...repeated(args, 'config'), ...args.positionals], io)
+    const policy = await policyFrom(args.positionals.length > 0 ? args.positionals : configPaths(args, io), io)
     if (policy === undefined) return 1
     const explanation = explain(policy, facts)
     const answers = answersOf(policy, explanation.verdict)
@@ -48,8 +48,13 @@ export const explainCommand: Command = {
   },
 }
 
+/** The answer to `explain` in words. */
+export const explanation = (policy: Policy, facts: Facts): string => {
+  const explained = explain(policy, facts)
+  return asText(facts, explained, answersOf(policy, explained.verdict))
+}
+
 const policyFrom = async (paths: readonly string[], io: Io): Promise<Policy | undefined> => {
-  if (paths.length === 0) return builtInPolicy()
   const loaded = await loadPolicy(paths)
   if (loaded.is === 'policy') return loaded.policy
   for (const problem of problemsOf(loaded)) io.err(`${problem}\n`)

@@ -1,8 +1,8 @@
 import { existsSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
-import { type Arguments, type Io, repeated } from './net/commandLine.ts'
+import { type Arguments, type Io, repeated } from '../net/commandLine.ts'
 
-const PACKAGED_POLICY = fileURLToPath(new URL('../policy/default.yaml', import.meta.url))
+const PACKAGED_POLICY = fileURLToPath(new URL('../../policy/default.yaml', import.meta.url))
 
 /** What `--config` says, or the directory of the connector contract, or the policy that comes with Sluice. */
 export const configPaths = (args: Arguments, { env }: Io): readonly string[] => {
