@@ -17,7 +17,11 @@ export const originalDestination = (
   const local = socket.localAddress
   if (fd === undefined || local === undefined) return { unknown: 'the client was gone before it could be asked' }
   const family = isIPv6(unmapped(local)) ? 6 : 4
-  const address = shim.originalDestination(fd, family)
-  if (address === undefined) return { unknown: 'it was not redirected, and this listener has no fixed destination' }
-  return { address }
+  try {
+    const address = shim.originalDestination(fd, family)
+    return address ? { address } : { unknown: 'it was not redirected, and this listener has no fixed destination' }
+  } catch (error) {
+    // A socket may break in any moment; that is this connection's affair.
+    return { unknown: `the kernel would not say where it was going: ${(error as Error).message}` }
+  }
 }
