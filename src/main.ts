@@ -3,6 +3,7 @@ import { type Command, helpOf, type Io, parseCommand, UsageError } from './net/c
 
 // Each command is loaded only when it is called: `sluice check` needs no proxy, and start-up time is part of the contract.
 const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
+  tap: async () => (await import('./admin/tapCommand.ts')).tapCommand,
   serve: async () => (await import('./serveCommand.ts')).serveCommand,
   replay: async () => (await import('./replayCommand.ts')).replayCommand,
   redirect: async () => (await import('./admin/redirectCommand.ts')).redirectCommand,

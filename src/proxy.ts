@@ -29,6 +29,7 @@ import { written } from './policy/written.ts'
 import type { Ledger } from './telemetry/ledger.ts'
 import type { Life } from './telemetry/life.ts'
 import type { Outcome, Result } from './telemetry/outcome.ts'
+import { redactedHead, redactedTarget } from './telemetry/redact.ts'
 
 /** Everything around a connection that is not the connection. */
 export interface World {
@@ -228,11 +229,13 @@ const withDetection = (facts: Facts, detection: Seen['detection']): Facts => {
 const note = (life: Life, { detection, bytes, ms }: Seen): void => {
   life.protocols.push(detection.protocol)
   if (life.detected === undefined || bytes.length > 0) {
-    const head = Buffer.from(bytes.subarray(0, 32)).toString('latin1')
+    const head = redactedHead(Buffer.from(bytes.subarray(0, 32)).toString('latin1'))
     life.detected = { bytes: bytes.length, ms: Math.round(ms * 1000) / 1000, head }
   }
   if (detection.protocol === 'opaque') life.reason = detection.because
-  if ('request' in detection) life.http = detection.request
+  if ('request' in detection) {
+    life.http = { ...detection.request, target: redactedTarget(detection.request.target) }
+  }
   if (detection.protocol === 'tls') {
     life.sni = detection.hello.sni ?? undefined
     life.alpn = detection.hello.alpn ?? undefined

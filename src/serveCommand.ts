@@ -6,8 +6,10 @@ import { tunedOpener } from './accept/socketOptions.ts'
 import { configPaths } from './admin/configPaths.ts'
 import { keepPolicy, loadPolicy, problemsOf, type Reload } from './admin/livePolicy.ts'
 import { countTls, keepTls } from './admin/liveTls.ts'
+import { pageRoutes } from './admin/page.ts'
 import { adminRoutes } from './admin/routes.ts'
 import { startAdmin } from './admin/server.ts'
+import { tapRoutes } from './admin/tap.ts'
 import { listenersOf } from './config.ts'
 import { createHttpState } from './forward/httpState.ts'
 import type { TlsWorld } from './forward/tlsWorld.ts'
@@ -23,7 +25,8 @@ import { formatDiagnostic } from './policy/diagnostic.ts'
 import type { World } from './proxy.ts'
 import { createLedger, type Ledger } from './telemetry/ledger.ts'
 import { createLog, type Log } from './telemetry/log.ts'
-import { countConnections, createMetrics } from './telemetry/metrics.ts'
+import { countConnections, countRequests, createMetrics } from './telemetry/metrics.ts'
+import { createPulse } from './telemetry/pulse.ts'
 
 /** `sluice serve`. */
 export const serveCommand: Command = {
@@ -52,6 +55,7 @@ const run = async (args: Arguments, io: Io): Promise<number> => {
   for (const warning of loaded.warnings) log.warn(formatDiagnostic(warning))
   const ledger = createLedger(systemClock)
   ledger.subscribe(log.outcome)
+  ledger.subscribeRequests((request, life) => log.request(request, life, systemClock.time()))
   const tls = await keepTls(loaded.policy.sections, systemClock, log)
   const live = keepPolicy(paths, loaded, systemClock, (reload) => reloaded(reload, log, ledger, tls))
   io.onReload(() => void live.reload())
@@ -148,15 +152,20 @@ const openAdmin = async (world: World, io: Io, log: Log, shutdown: () => void): 
   const metrics = createMetrics(manifest.version)
   countConnections(metrics, world.ledger)
   if (world.tls) countTls(metrics, world.tls)
+  countRequests(metrics, world.ledger)
   const token = admin.token && (await readSecret(admin.token, io.env))
-  const routes = adminRoutes({
-    ledger: world.ledger,
-    policy: world.policy,
+  const { ledger, policy, clock } = world
+  const pulse = createPulse(ledger, clock)
+  const state = adminRoutes({
+    ledger,
+    policy,
     registry: metrics.registry,
     log,
-    now: world.clock.now,
-    notReady: () => (world.ledger.draining ? ['it is draining'] : []),
+    now: clock.now,
+    notReady: () => (ledger.draining ? ['it is draining'] : []),
     shutdown: admin.shutdown ? shutdown : undefined,
   })
+  const page = pageRoutes({ ledger, policy, pulse, version: manifest.version })
+  const routes = { ...state, ...page, ...tapRoutes(ledger) }
   return Promise.all(admin.address.map((address) => startAdmin({ address, routes, token })))
 }

@@ -64,7 +64,9 @@ const stream = (response: ServerResponse, { ledger, pulse, version }: PageWorld)
     dropped: 0,
     wants: () => true,
     write: (event: Parameters<Parameters<typeof feed>[1]['write']>[0]) =>
-      event.is === 'connection' ? send('connection', event.outcome) : send('request', requestRow(event.life, event.request)),
+      event.is === 'connection'
+        ? send('connection', event.outcome)
+        : send('request', requestRow(event.life, event.request)),
   }
   const fed = feed(ledger, listener)
   response.on('drain', fed.resumed)
@@ -85,31 +87,15 @@ let requests = 0
 
 const requestRow = (life: Life, request: RequestOutcome): object => {
   requests += 1
-  return { ...facts(life), number: requests, startedAt: Date.now() - request.ms, request }
+  return { ...life.facts(), number: requests, startedAt: Date.now() - request.ms, request }
 }
 
-const liveRow = (now: number) => (life: Life): object => ({
-  ...facts(life),
-  startedAt: life.startedAt,
-  upstream: life.upstream,
-  bytes: { ...life.count },
-  ms: now - life.started,
-})
-
-const facts = (life: Life): object => ({
-  id: life.id,
-  direction: life.direction,
-  peer: life.peer,
-  destination: life.destination,
-  protocols: life.protocols,
-  reason: life.reason,
-  detected: life.detected,
-  sni: life.sni,
-  alpn: life.alpn,
-  identity: life.identity,
-  http: life.http,
-  rules: life.rules,
-})
+const liveRow =
+  (now: number) =>
+  (life: Life): object => {
+    life.recount?.()
+    return { ...life.facts(), bytes: { ...life.count }, ms: now - life.started }
+  }
 
 /** The documents whose rules are in force, with the number of decisions beside the line of each rule. */
 const documents = async ({ policy, pulse }: PageWorld): Promise<object[]> => {
@@ -122,7 +108,9 @@ const documents = async ({ policy, pulse }: PageWorld): Promise<object[]> => {
   const read = async ([file, hits]: readonly [string, object]) => ({
     file,
     hits,
-    text: await readFile(file, 'utf8').catch((error: NodeJS.ErrnoException) => `# this file cannot be read now: ${error.code}\n`),
+    text: await readFile(file, 'utf8').catch(
+      (error: NodeJS.ErrnoException) => `# this file cannot be read now: ${error.code}\n`,
+    ),
   })
   return Promise.all([...files].map(read))
 }

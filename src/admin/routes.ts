@@ -71,23 +71,18 @@ const openMetrics = (text: string): string => {
 }
 
 /** An open connection as JSON. */
-export const present = (life: Life, now: number): object => ({
-  id: life.id,
-  direction: life.direction,
-  listener: life.listener,
-  peer: formatAddress(life.peer),
-  destination: formatAddress(life.destination),
-  protocols: life.protocols,
-  reason: life.reason,
-  sni: life.sni,
-  alpn: life.alpn,
-  identity: life.identity,
-  http: life.http,
-  upstream: life.upstream && formatAddress(life.upstream),
-  rules: life.rules,
-  bytes: life.count,
-  ms: Math.round(now - life.started),
-})
+const present = (life: Life, now: number): object => {
+  life.recount?.()
+  const { peer, destination, upstream, ...facts } = life.facts()
+  return {
+    ...facts,
+    peer: formatAddress(peer),
+    destination: formatAddress(destination),
+    ...(upstream && { upstream: formatAddress(upstream) }),
+    bytes: life.count,
+    ms: Math.round(now - life.started),
+  }
+}
 
 /** The policy in force: sections as they are filled in, every default with where it came from, the rules in order. */
 const effective = ({ sections, base, rules }: Policy): object => ({

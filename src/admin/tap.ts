@@ -10,14 +10,23 @@ export const tapRoutes = (ledger: Ledger): AdminRoutes => ({
     const { limit = '', ...wanted } = Object.fromEntries(url.searchParams)
     const unknown = Object.keys(wanted).find((name) => FILTERS[name] === undefined)
     if (unknown !== undefined) {
-      return text(400, `there is no filter '${unknown.slice(0, 50)}'; there are ${Object.keys(FILTERS).join(', ')} and limit\n`)
+      return text(
+        400,
+        `there is no filter '${unknown.slice(0, 50)}'; there are ${Object.keys(FILTERS).join(', ')} and limit\n`,
+      )
     }
-    if (limit !== '' && !/^[1-9]\d{0,8}$/.test(limit)) return text(400, `limit is a whole number from 1, not '${limit.slice(0, 50)}'\n`)
+    if (limit !== '' && !/^[1-9]\d{0,8}$/.test(limit))
+      return text(400, `limit is a whole number from 1, not '${limit.slice(0, 50)}'\n`)
     return (response) => stream(response, ledger, wanted, limit === '' ? Number.POSITIVE_INFINITY : Number(limit))
   },
 })
 
-const stream = (response: ServerResponse, ledger: Ledger, wanted: Readonly<Record<string, string>>, limit: number): void => {
+const stream = (
+  response: ServerResponse,
+  ledger: Ledger,
+  wanted: Readonly<Record<string, string>>,
+  limit: number,
+): void => {
   response.writeHead(200, { 'content-type': 'application/x-ndjson' })
   // The reader knows from the first bytes that it is listening; blank lines mean nothing.
   response.write('\n')

@@ -16,14 +16,18 @@ export const tapCommand: Command = {
     limit: { value: 'N', help: 'end after so many' },
     json: { help: 'one JSON object a line' },
   },
-  examples: ['sluice tap --direction outbound --status 5xx', 'sluice tap --destination 10.0.0.5:3306 --limit 10 --json'],
+  examples: [
+    'sluice tap --direction outbound --status 5xx',
+    'sluice tap --destination 10.0.0.5:3306 --limit 10 --json',
+  ],
   run: (args, io) => tap(args, io),
 }
 
 const tap = (args: Arguments, io: Io): Promise<number> => {
   const written = single(args, 'admin') ?? '127.0.0.1:4191'
   const address = parseAddress(written)
-  if (address === undefined) throw new UsageError(`--admin is an address and port, such as 127.0.0.1:4191, not '${written}'`)
+  if (address === undefined)
+    throw new UsageError(`--admin is an address and port, such as 127.0.0.1:4191, not '${written}'`)
   const query = new URLSearchParams()
   for (const name of [...Object.keys(FILTERS), 'limit']) {
     const value = single(args, name)
@@ -44,12 +48,15 @@ const tap = (args: Arguments, io: Io): Promise<number> => {
         if (response.statusCode !== 200) return
         const lines = held.split('\n')
         held = lines.pop() ?? ''
-        for (const line of lines) if (line !== '') io.out(args.values.json === true ? `${line}\n` : `${shown(JSON.parse(line))}\n`)
+        for (const line of lines)
+          if (line !== '') io.out(args.values.json === true ? `${line}\n` : `${shown(JSON.parse(line))}\n`)
       })
       response.on('end', () => (response.statusCode === 200 ? resolve(0) : fail(held.trim())))
       response.on('error', (error) => fail(error.message))
     })
-    asked.on('error', (error: NodeJS.ErrnoException) => fail(`the admin server at ${written} cannot be reached: ${error.code}`))
+    asked.on('error', (error: NodeJS.ErrnoException) =>
+      fail(`the admin server at ${written} cannot be reached: ${error.code}`),
+    )
     asked.end()
   })
 }

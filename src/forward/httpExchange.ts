@@ -6,6 +6,7 @@ import { hopsOf, requestFields, responseFields } from './fields.ts'
 import type { HttpSettings, Retry } from './httpSettings.ts'
 import type { Idling } from './httpState.ts'
 import { type Cause, isGrpc, reply } from './reply.ts'
+import { loggedFieldsOf } from './requestFacts.ts'
 import type { Router } from './route.ts'
 
 const REFUSED_STREAM = 7
@@ -428,6 +429,7 @@ export class HttpExchange implements Asking, Idling {
       ...(this.#address !== undefined && { upstream: this.#address }),
       ...(this.#head.upgrade !== undefined && { upgrade: this.#head.upgrade }),
       ...(cause !== undefined && { error: cause }),
+      ...loggedFieldsOf(this.#asked),
     }
   }
 }

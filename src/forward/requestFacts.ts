@@ -1,4 +1,5 @@
 import type { RequestFacts } from '../policy/facts.ts'
+import type { RequestOutcome } from '../telemetry/outcome.ts'
 import type { RequestHead } from './exchange.ts'
 
 /** A request as rules see it. */
@@ -8,6 +9,23 @@ export const requestFactsOf = (head: RequestHead): RequestFacts => ({
   path: pathOf(head.target),
   header: (name) => valuesOf(head.fields, name),
 })
+
+/** What the log says of a request beside its line. */
+export const loggedFieldsOf = (
+  head: RequestHead,
+): Pick<RequestOutcome, 'userAgent' | 'referer' | 'requestId' | 'traceId'> => {
+  const header = (name: string) => valuesOf(head.fields, name)
+  const [userAgent] = header('user-agent')
+  const [referer] = header('referer')
+  const [requestId] = header('x-request-id')
+  const traceId = header('traceparent')[0]?.split('-')[1] ?? header('x-b3-traceid')[0]
+  return {
+    ...(userAgent !== undefined && { userAgent }),
+    ...(referer !== undefined && { referer }),
+    ...(requestId !== undefined && { requestId }),
+    ...(traceId !== undefined && { traceId }),
+  }
+}
 
 const pathOf = (target: string): string => {
   const end = target.search(/[?#]/)

@@ -46,7 +46,10 @@ const BUILT = fileURLToPath(new URL('../../build/sluice.node', import.meta.url))
 export const loadAddon = (path: string = BUILT, platform: string = process.platform): Loaded<Addon> => {
   if (platform !== 'linux') return { is: 'missing', reason: `the shim needs Linux, and this is ${platform}` }
   try {
-    return { is: 'ready', value: createRequire(import.meta.url)(path) as Addon }
+    const addon = createRequire(import.meta.url)(path) as Partial<Addon>
+    if (addon.pumpStart === undefined)
+      return { is: 'missing', reason: `${path} was built from an older source. Run: npm run build:native` }
+    return { is: 'ready', value: addon as Addon }
   } catch (error) {
     const { code, message } = error as NodeJS.ErrnoException
     const why = code === 'MODULE_NOT_FOUND' ? 'it is not built' : (message.split('\n')[0] ?? '')

@@ -3,6 +3,7 @@ import type { Connection } from '../net/connection.ts'
 import type { Traffic } from '../net/traffic.ts'
 import { Life } from './life.ts'
 import type { Outcome, RequestOutcome, Result } from './outcome.ts'
+import { redactedTarget } from './redact.ts'
 
 /** Every open connection, and those who want to hear how each one ended. */
 export interface Ledger {
@@ -27,7 +28,9 @@ export const createLedger = (clock: Clock): Ledger => {
   const hearers = new Set<(outcome: Outcome) => void>()
   const requestHearers = new Set<(request: RequestOutcome, life: Life) => void>()
   const requested = (life: Life, request: RequestOutcome) => {
-    for (const hear of requestHearers) hear(request, life)
+    const { target, referer } = request
+    const shown = { ...request, target: redactedTarget(target), ...(referer && { referer: redactedTarget(referer) }) }
+    for (const hear of requestHearers) hear(shown, life)
   }
   let born = 0
   let draining = false

@@ -79,8 +79,8 @@ export class Life {
     this.onRequest?.(this, request)
   }
 
-  /** The one record of it. */
-  outcome(result: Result, traffic: Traffic, now: number): Outcome {
+  /** What is known of it so far. */
+  facts(): Omit<Outcome, 'result' | 'bytes' | 'ms' | 'ended' | 'error'> {
     const { id, startedAt, direction, listener, peer, destination, protocols, rules } = this
     return {
       id,
@@ -89,7 +89,6 @@ export class Life {
       listener,
       peer,
       destination,
-      result,
       protocols,
       ...(this.reason !== undefined && { reason: this.reason }),
       ...(this.dryRun && { dryRun: this.dryRun }),
@@ -102,6 +101,14 @@ export class Life {
       ...(this.http && { http: this.http }),
       rules,
       ...(this.upstream && { upstream: this.upstream }),
+    }
+  }
+
+  /** The one record of it. */
+  outcome(result: Result, traffic: Traffic, now: number): Outcome {
+    return {
+      ...this.facts(),
+      result,
       bytes: { sent: traffic.sent, received: traffic.received },
       ms: Math.round((now - this.started) * 1000) / 1000,
       ended: traffic.ended,

@@ -1,6 +1,7 @@
 import pino from 'pino'
-import type { Outcome } from './outcome.ts'
-import { outcomeText } from './outcomeText.ts'
+import { combinedLine, commonLine } from './commonLog.ts'
+import type { Outcome, RequestOutcome } from './outcome.ts'
+import { outcomeText, requestText } from './outcomeText.ts'
 
 /** `text` is for people, `json` for machines. */
 export type LogFormat = 'text' | 'json' | 'common' | 'combined'
@@ -9,26 +10,41 @@ export type LogLevel = 'silent' | 'error' | 'warn' | 'info' | 'debug'
 /** Writes whole lines to standard output (1) or standard error (2). */
 export type WriteLine = (to: 1 | 2, line: string) => void
 
+export interface LogOptions {
+  readonly format: LogFormat
+  readonly level: LogLevel
+  /** One of so many connections and requests that went well is written; what did not go well always is. */
+  readonly sample?: number
+  readonly write?: WriteLine
+}
+
 /** Information goes to standard output, errors to standard error. */
 export interface Log {
   readonly info: (message: string, facts?: object) => void
   readonly warn: (message: string, facts?: object) => void
   readonly error: (message: string, facts?: object) => void
-  /** The access log: one line for each connection. */
+  /** One line for each connection. The formats of web servers have no words for it, and write none. */
   readonly outcome: (outcome: Outcome) => void
+  /** One line for each request, on the connection that carried it; `time` is milliseconds since 1970. */
+  readonly request: (request: RequestOutcome, on: On, time: number) => void
   level: LogLevel
   /** Writes out what is still held. Synchronous, for the way out. */
   readonly flush: () => void
 }
 
+type On = Pick<Outcome, 'direction' | 'peer' | 'destination'> & { readonly identity?: string | undefined }
+
 /** A log that holds lines for at most `HOLD_MS`, so that a busy proxy writes many at once. */
-export const createLog = (options: { format: LogFormat; level: LogLevel; write?: WriteLine }): Log => {
+export const createLog = (options: LogOptions): Log => {
   const write = options.write ?? buffered()
   const sink = (to: 1 | 2) => ({ write: (line: string) => write(to, line) })
   const settings = { base: null, formatters: { level: (level: string) => ({ level }) }, level: options.level }
   const information = pino(settings, sink(1))
   const trouble = pino(settings, sink(2))
   const json = options.format === 'json'
+  const { sample = 1 } = options
+  let well = 0
+  const isSpared = (wentWell: boolean): boolean => wentWell && sample > 1 && ++well % sample !== 0
   const say = (to: 1 | 2, level: 'info' | 'warn' | 'error', message: string, facts?: object) => {
     const logger = to === 1 ? information : trouble
     if (json) logger[level](facts ?? {}, message)
@@ -39,8 +55,15 @@ export const createLog = (options: { format: LogFormat; level: LogLevel; write?:
     warn: (message, facts) => say(2, 'warn', message, facts),
     error: (message, facts) => say(2, 'error', message, facts),
     outcome: (outcome) => {
+      if (!information.isLevelEnabled('info') || isSpared(outcome.result === 'forwarded')) return
       if (json) information.info(outcome, 'connection')
-      else if (information.isLevelEnabled('info')) write(1, `${outcomeText(outcome)}\n`)
+      else if (options.format === 'text') write(1, `${outcomeText(outcome)}\n`)
+    },
+    request: (request, on, time) => {
+      if (!information.isLevelEnabled('info') || isSpared(request.status < 500 && request.error === undefined)) return
+      const { direction, peer, destination } = on
+      if (json) information.info({ direction, peer, destination, ...request }, 'request')
+      else write(1, `${LINES[options.format as keyof typeof LINES](request, on, time)}\n`)
     },
     get level() {
       return information.level as LogLevel
@@ -51,6 +74,13 @@ export const createLog = (options: { format: LogFormat; level: LogLevel; write?:
     },
     flush: () => write(1, ''),
   }
+}
+
+const LINES = {
+  text: (request: RequestOutcome, on: On, time: number) =>
+    `${new Date(time).toISOString()}  ${requestText(request, on)}`,
+  common: commonLine,
+  combined: combinedLine,
 }
 
 const HOLD_MS = 20 // short enough to follow by eye, long enough to share a write between a burst of connections

@@ -103,6 +103,54 @@ export const countConnections = (metrics: Metrics, ledger: Ledger): void => {
   })
 }
 
+/** Counts every HTTP request by its Outcome. */
+export const countRequests = (metrics: Metrics, ledger: Ledger): void => {
+  const rule = labelBudget(RULES_MAX)
+  const cause = labelBudget(CODES_MAX)
+  const requests = metrics.counter('requests_total', {
+    help: 'HTTP requests, by the class of the status the client was told; class 0xx was told nothing.',
+    labels: ['direction', 'version', 'class'],
+  })
+  const duration = metrics.histogram('request_duration_seconds', {
+    help: 'From the head of the request until the answer was complete.',
+    labels: ['direction', 'class'],
+  })
+  const waiting = metrics.histogram('request_head_seconds', {
+    help: 'From the head of the request until the head of the answer.',
+    labels: ['direction'],
+  })
+  const retries = metrics.counter('request_retries_total', {
+    help: 'Attempts beyond the first.',
+    labels: ['direction'],
+  })
+  const errors = metrics.counter('request_errors_total', {
+    help: 'Requests that Sluice answered itself or that broke off, by the cause in their log line.',
+    labels: ['direction', 'cause'],
+  })
+  const bytes = metrics.counter('request_bytes_total', {
+    help: 'Bytes of bodies: sent is those of requests, received those of answers.',
+    labels: ['direction', 'way'],
+  })
+  const decisions = metrics.counter('request_rule_decisions_total', {
+    help: 'How often a rule of the policy decided an aspect of a request.',
+    labels: ['rule', 'aspect'],
+  })
+  ledger.subscribeRequests((request, { direction }) => {
+    const { status, version, ms, headMs, attempts, error, rules } = request
+    const group = `${Math.floor(status / 100)}xx`
+    requests.inc({ direction, version, class: group })
+    duration.observe({ direction, class: group }, ms / 1000)
+    if (headMs !== undefined) waiting.observe({ direction }, headMs / 1000)
+    if (attempts > 1) retries.inc({ direction }, attempts - 1)
+    if (error !== undefined) errors.inc({ direction, cause: cause(error) })
+    bytes.inc({ direction, way: 'sent' }, request.bytes.sent)
+    bytes.inc({ direction, way: 'received' }, request.bytes.received)
+    for (const [aspect, { name, line }] of Object.entries(rules)) {
+      if (line > 0) decisions.inc({ rule: rule(name), aspect })
+    }
+  })
+}
+
 /** A connection may live for days: its bytes count while it is open, and not only in the moment it ends. */
 const countBytes = (metrics: Metrics, ledger: Ledger): void => {
   const past = { inbound: { sent: 0, received: 0 }, outbound: { sent: 0, received: 0 } }
@@ -120,7 +168,9 @@ const countBytes = (metrics: Metrics, ledger: Ledger): void => {
       for (const direction of ['inbound', 'outbound'] as const) {
         for (const way of ['sent', 'received'] as const) counter.inc({ direction, way }, past[direction][way])
       }
-      for (const { direction, count } of ledger.open) {
+      for (const life of ledger.open) {
+        life.recount?.()
+        const { direction, count } = life
         counter.inc({ direction, way: 'sent' }, count.sent)
         counter.inc({ direction, way: 'received' }, count.received)
       }

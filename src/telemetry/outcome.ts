@@ -76,6 +76,12 @@ export interface RequestOutcome {
   /** Until the head of the response. */
   readonly headMs?: number
   readonly rules: Readonly<Record<string, RuleName>>
+  readonly userAgent?: string
+  readonly referer?: string
+  /** `x-request-id`, as the client or a proxy before us gave it. */
+  readonly requestId?: string
+  /** The trace that `traceparent` (W3C) or `x-b3-traceid` names. */
+  readonly traceId?: string
   /** Why Sluice answered itself, or why the answer broke off: the value of `sluice-error`. */
   readonly error?: string
 }

@@ -1,5 +1,5 @@
 import { formatAddress } from '../net/address.ts'
-import type { Outcome, RuleName } from './outcome.ts'
+import type { Outcome, RequestOutcome, RuleName } from './outcome.ts'
 
 /** An Outcome as one line for a person: who, where to, what it was and why, which rules decided, how it ended. */
 export const outcomeText = (outcome: Outcome): string => {
@@ -17,6 +17,29 @@ export const outcomeText = (outcome: Outcome): string => {
     (outcome.dryRun ?? [])
       .map(({ key, value, rule }) => `dry run: ${key}: ${value} by ${rule.name} (${rule.file}:${rule.line})`)
       .join(', '),
+  ]
+    .filter((part) => part !== '')
+    .join('  ')
+}
+
+/** A request as one line for a person. */
+export const requestText = (
+  request: RequestOutcome,
+  on: Pick<Outcome, 'direction' | 'peer' | 'destination'>,
+): string => {
+  const { method, authority, target, version, status, bytes, ms, upstream, attempts, error, grpcStatus } = request
+  return [
+    on.direction,
+    formatAddress(on.peer),
+    `${method} ${authority}${target} HTTP/${version}`,
+    status === 0 ? 'broke off' : String(status),
+    grpcStatus === undefined ? '' : `grpc-status ${grpcStatus}`,
+    upstream === undefined
+      ? 'answered by sluice'
+      : `from ${formatAddress(upstream)}${attempts > 1 ? `, ${attempts} attempts` : ''}`,
+    `sent ${bytes.sent} received ${bytes.received} bytes in ${duration(ms)}`,
+    error === undefined ? '' : `(${error})`,
+    rulesText(request.rules),
   ]
     .filter((part) => part !== '')
     .join('  ')
@@ -59,7 +82,7 @@ const spoken = ({ protocols, reason, sni, alpn, tls, upstreamTls, http, identity
     upstreamTls === undefined
       ? ''
       : `upstream ${upstreamTls.version}${upstreamTls.identity === undefined ? '' : ` as ${upstreamTls.identity}`}`,
-    http === undefined ? '' : `${http.method} ${http.target} ${http.version}`,
+    http === undefined ? '' : `${http.method} ${http.target} HTTP/${http.version}`,
   ]
     .filter((part) => part !== '')
     .join(' ')

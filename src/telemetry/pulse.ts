@@ -73,7 +73,10 @@ export const createPulse = (ledger: Ledger, clock: Clock, more: () => readonly s
     if (last !== undefined && now - lastAt < 900) return last
     const seconds = Math.max((now - lastAt) / 1000, 0.001)
     let bytes = endedBytes
-    for (const { count } of ledger.open) bytes += count.sent + count.received
+    for (const life of ledger.open) {
+      life.recount?.()
+      bytes += life.count.sent + life.count.received
+    }
     while (failures.length > 0 && now - failures[0]! > 60_000) failures.shift()
     const sorted = latencies.sort((a, b) => a - b)
     last = {
@@ -117,4 +120,7 @@ const countTimeouts = (timeouts: Map<string, number>, { direction, destination, 
 const timeoutWarnings = (timeouts: ReadonlyMap<string, number>): string[] =>
   [...timeouts]
     .filter(([, times]) => times >= TIMEOUTS_TO_WARN)
-    .map(([key, times]) => `Detection on ${key} ran out of time ${times} times in a row. If its protocol is not HTTP or TLS, a rule with { protocol: opaque } saves the wait.`)
+    .map(
+      ([key, times]) =>
+        `Detection on ${key} ran out of time ${times} times in a row. If its protocol is not HTTP or TLS, a rule with { protocol: opaque } saves the wait.`,
+    )

@@ -19,7 +19,10 @@ export interface Listener {
  * Feeds a listener from the ledger as long as it keeps up. One that does not loses events, which are counted: what
  * somebody watches may never slow what is watched. `resumed` is called by the owner once it can take more.
  */
-export const feed = (ledger: Ledger, listener: Listener): { readonly resumed: () => void; readonly stop: () => void } => {
+export const feed = (
+  ledger: Ledger,
+  listener: Listener,
+): { readonly resumed: () => void; readonly stop: () => void } => {
   let isFull = false
   const offer = (event: Event) => {
     if (!listener.wants(event)) return

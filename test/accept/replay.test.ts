@@ -261,7 +261,7 @@ t.test('the command writes one JSON object a connection, and what is unknown is 
     complete: true,
   })
   const text = await command(file)
-  t.match(text.out, /talk\.pcap: .*outbound {2}10\.0\.0\.1:40000 -> 10\.0\.0\.2:8080 {2}http1 GET \/ 1\.1 {2}forwarded/)
+  t.match(text.out, /talk\.pcap: .*outbound {2}10\.0\.0\.1:40000 -> 10\.0\.0\.2:8080 {2}http1 GET \/ HTTP\/1\.1 {2}forwarded/)
 })
 
 t.test('a capture that is cut, and files that are none, give what can be read and say what is wrong', async (t) => {

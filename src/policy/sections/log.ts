@@ -1,4 +1,4 @@
-import { object, oneOf, setting } from '../shape.ts'
+import { count, object, oneOf, setting } from '../shape.ts'
 import { section } from './section.ts'
 
 export const log = section({
@@ -12,6 +12,11 @@ export const log = section({
       builtIn: 'info',
       says: 'the least important thing that is logged; each connection is one line at info',
       because: 'one line a connection is what explains a connection',
+    }),
+    sample: setting(count(1, 1_000_000), {
+      builtIn: 1,
+      says: 'one of so many connections and requests that went well is logged; what failed or was denied always is',
+      because: 'nothing is left out that nobody asked to leave out',
     }),
   }),
   says: 'what is logged and how',
