@@ -30,7 +30,7 @@ export interface ReplayOptions {
 
 const WAITS_MAX = 32 // timers that one wait may run: detection and dialling have three
 const TURNS_MAX = 8 // of the event loop, until an end has gone through: one for each stream that is inside another
-const UNHEARD_BYTES_MAX = 1_048_576 // of a server to which nobody has been connected yet
+const UNHEARD_BYTES_MAX = 16_384 // of a server that was not told anything yet: several times what greetings take
 
 /**
  * Replays captured conversations through `serve`, the same code as a live socket: each one is an accepted connection
@@ -70,14 +70,15 @@ interface Conversation {
 const begin = async (flow: Flow, { policy, directionOf }: ReplayOptions): Promise<Conversation> => {
   const clock = virtualClock(flow.startedAt)
   const ledger = createLedger(clock)
-  const sides = { client: recorded(), server: recorded() }
+  const sides = { client: recorded(0), server: recorded(UNHEARD_BYTES_MAX) }
   let isDialled = false
   let outcome: Outcome | undefined
   let bug: unknown
 
   const dial: Dial = async () => {
-    if (isDialled)
-      throw Object.assign(new Error('the capture holds one connection to a server'), { code: 'ECONNREFUSED' })
+    // Dialled once more, after a dial on which nothing was said: the server has not noticed.
+    if (isDialled && !sides.server.again())
+      throw withCode('ECONNREFUSED', 'the capture holds one connection to a server')
     isDialled = true
     return sides.server.stream
   }
@@ -115,7 +116,10 @@ const begin = async (flow: Flow, { policy, directionOf }: ReplayOptions): Promis
       // live connection, waits as long as Sluice holds it back; so the clock goes on until it does not.
       if (event.from === 'client' && sides.server.isAwaited) await time.goUntil(() => isDecided() || isDialled)
       if (event.from === 'server' && sides.client.spoke) await time.goUntil(isDecided)
-      if (event.from === 'server' && !isDialled && sides.server.waiting() > UNHEARD_BYTES_MAX) return
+      if (event.from === 'server' && !isDialled && sides.server.waiting > UNHEARD_BYTES_MAX) {
+        await time.goUntil(() => isOver() || isDialled)
+        if (!isDialled) return
+      }
       sides[event.from].play(event)
       await turn()
     },
@@ -161,21 +165,54 @@ const timeOf = (clock: VirtualClock) => {
   }
 }
 
+const withCode = (code: string, message: string): Error => Object.assign(new Error(message), { code })
+
 type Told = ConversationEvent & { readonly is: 'data' | 'ended' | 'reset' }
 
 /** One side of a recorded connection as a stream: it says what it said, and takes whatever it is told. */
-const recorded = () => {
-  let spoke = false
+const recorded = (bytesMax: number) => {
   let isAwaited = false
   let finished = false
-  const stream = new Duplex({ read() {}, write: (_chunk, _encoding, done) => done() })
-  stream.on('error', () => {})
+  let told = 0
+  let said: Told[] = []
+  const open = () => {
+    const stream = new Duplex({
+      read() {},
+      write(chunk: Buffer, _encoding, done) {
+        told += chunk.length
+        said = []
+        done()
+      },
+    })
+    stream.on('error', () => {})
+    return stream
+  }
+  const say = (event: Told) => {
+    if (finished || stream.destroyed) return
+    if (event.is === 'data') stream.push(Buffer.from(event.bytes))
+    else if (event.is === 'ended') finish()
+    else stream.destroy(withCode('ECONNRESET', 'read ECONNRESET'))
+  }
+  const remember = (event: Told) => {
+    waiting += event.is === 'data' ? event.bytes.length : 0
+    if (waiting > bytesMax) {
+      said = []
+      return
+    }
+    const bytes = event.is === 'data' ? Buffer.from(event.bytes) : undefined
+    said.push(bytes === undefined ? event : ({ ...event, bytes } as Told))
+  }
   const finish = () => {
     if (!finished && !stream.destroyed) stream.push(null)
     finished = true
   }
+  let spoke = false
+  let waiting = 0
+  let stream = open()
   return {
-    stream,
+    get stream() {
+      return stream
+    },
     get spoke() {
       return spoke
     },
@@ -183,15 +220,24 @@ const recorded = () => {
     get isAwaited() {
       return isAwaited
     },
-    waiting: () => stream.readableLength,
+    /** Bytes that it has said to nobody who has said anything. */
+    get waiting() {
+      return waiting
+    },
     finish,
     play(event: Told) {
       if (!spoke) isAwaited = event.is !== 'data' || speaksFirst(event.bytes).is === 'yes'
       spoke = true
-      if (finished || stream.destroyed) return
-      if (event.is === 'data') stream.push(Buffer.from(event.bytes))
-      else if (event.is === 'ended') finish()
-      else stream.destroy(Object.assign(new Error('read ECONNRESET'), { code: 'ECONNRESET' }))
+      if (told === 0) remember(event)
+      say(event)
+    },
+    /** Begins anew if the last stream was closed without a word: false if it was not. */
+    again() {
+      if (told > 0 || waiting > bytesMax || !stream.destroyed) return false
+      finished = false
+      stream = open()
+      for (const event of said) say(event)
+      return true
     },
   }
 }

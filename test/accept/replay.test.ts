@@ -203,6 +203,13 @@ t.test('what the policy denies is not replayed to a server, and the rule is name
   t.equal(one?.outcome.upstream, undefined, 'nothing was dialled')
 })
 
+t.test('a server that says much before anybody has dialled it is heard in full', async (t) => {
+  const wires = connection(Array.from({ length: 60 }, () => ['server', 'x'.repeat(1_000)] as const))
+  const bytes = pcap(wires.map((wire, at) => ({ time: at / 100, bytes: frame(packet(wire)) })))
+  const [one] = await replayed(bytes)
+  t.match(one?.outcome, { reason: 'serverFirst', bytes: { received: 60_000 }, ended: 'closed' })
+})
+
 t.test('resets end as resets', async (t) => {
   const wires = connection(
     [
@@ -261,7 +268,10 @@ t.test('the command writes one JSON object a connection, and what is unknown is 
     complete: true,
   })
   const text = await command(file)
-  t.match(text.out, /talk\.pcap: .*outbound {2}10\.0\.0\.1:40000 -> 10\.0\.0\.2:8080 {2}http1 GET \/ HTTP\/1\.1 {2}forwarded/)
+  t.match(
+    text.out,
+    /talk\.pcap: .*outbound {2}10\.0\.0\.1:40000 -> 10\.0\.0\.2:8080 {2}http1 GET \/ HTTP\/1\.1 {2}forwarded/,
+  )
 })
 
 t.test('a capture that is cut, and files that are none, give what can be read and say what is wrong', async (t) => {
