@@ -23,6 +23,7 @@ curl                 curl                tests and demo: HTTP
 nghttp               nghttp2-client      tests and demo: HTTP/2
 nghttpx              nghttp2-proxy       tests and benchmark: HTTP/2
 nghttpd              nghttp2-server      benchmark: HTTP/2
+sslscan              sslscan             tests: TLS versions and ciphers
 openssl              openssl             tests and demo: TLS
 mariadbd             mariadb-server      tests: the server speaks first
 mariadb              mariadb-client      tests: the server speaks first

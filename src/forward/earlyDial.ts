@@ -72,8 +72,13 @@ export const useEarly = (early: EarlyDial | undefined, dial: Dial): { dial: Dial
     dial: (to, signal) => {
       if (unused === undefined || !sameAddress(to, early.to)) return dial(to, signal)
       unused = undefined
-      // Hardly ever: it was closed again, or refused, while the client was silent.
-      return early.upstream.then((stream) => (stream.destroyed || stream.readableEnded ? dial(to, signal) : stream))
+      return early.upstream.then((stream) => {
+        // Hardly ever: it was closed again, or refused, while the client was silent; or it is inside TLS already, which
+        // whoever dials here begins by the terms of its own request.
+        if (!stream.destroyed && !stream.readableEnded && !('encrypted' in stream)) return stream
+        stream.destroy()
+        return dial(to, signal)
+      })
     },
     discard: () => discard(unused),
   }

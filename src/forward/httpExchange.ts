@@ -1,5 +1,6 @@
 import type { Address } from '../net/address.ts'
 import { formatAddress } from '../net/address.ts'
+import { HandshakeError } from '../net/tls/failure.ts'
 import type { RequestOutcome } from '../telemetry/outcome.ts'
 import type { Answer, Asking, Fields, RequestHead, ResponseHead, Upstream, Why } from './exchange.ts'
 import { hopsOf, requestFields, responseFields } from './fields.ts'
@@ -172,6 +173,7 @@ export class HttpExchange implements Asking, Idling {
     const { code } = error as NodeJS.ErrnoException
     if (code === 'POOL_PENDING') return this.#refuse('overloaded')
     if (this.#mayRepeat('connect')) return this.#repeatLater()
+    if (error instanceof HandshakeError) return this.#refuse('tlsFailed')
     this.#refuse(code === 'CONNECT_TIMEOUT' ? 'connectTimeout' : 'connectFailed')
   }
 

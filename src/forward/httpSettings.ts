@@ -1,6 +1,7 @@
 import type { AspectName, AspectValue } from '../policy/aspects.ts'
 import { type RuleRef, settled, type Verdict } from '../policy/verdict.ts'
 import type { PoolLimits } from './pool.ts'
+import { wantsTls } from './upstreamTls.ts'
 
 /** What `24d`, the longest time a document can say, stands for. */
 const NEVER_MS = 24 * 86_400_000
@@ -31,6 +32,9 @@ export interface HttpSettings {
   readonly request: FieldChanges
   readonly response: FieldChanges | undefined
   readonly retry: Retry | undefined
+  /** What distinguishes connections to upstreams by TLS; empty for those in the clear. */
+  readonly tls: string
+  readonly verdict: Verdict
   readonly rules: () => Readonly<Record<string, RuleRef>>
 }
 
@@ -109,9 +113,13 @@ const read = (verdict: Verdict): HttpSettings => {
     },
     response: responseChanges(value('http.response.set'), value('http.response.remove'), via),
     retry: retryOf(verdict, value),
+    tls: wantsTls(verdict) ? JSON.stringify(TLS_ASPECTS.map(value)) : '',
+    verdict,
     rules: () => rulesOf(verdict),
   }
 }
+
+const TLS_ASPECTS = ['upstream.tls', 'upstream.mesh', 'upstream.identity'] as const
 
 const byOf = (verdict: Verdict, name: AspectName): RuleRef => {
   const decision = verdict[name]

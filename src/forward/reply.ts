@@ -11,6 +11,7 @@ export const CAUSES = {
   overloaded: [503, 14, 'too many requests wait for this upstream'],
   connectFailed: [502, 14, 'the upstream cannot be reached'],
   connectTimeout: [504, 4, 'the upstream did not accept a connection in time'],
+  tlsFailed: [502, 14, 'the TLS handshake with the upstream failed'],
   failfast: [504, 4, 'the upstream has no endpoint that could answer'],
   upstreamClosed: [502, 14, 'the upstream closed the connection before it answered'],
   upstreamReset: [502, 14, 'the upstream gave up on this request'],

@@ -35,7 +35,7 @@ export class Router {
   #policyOf: Policy
   #lastAddress: Address | undefined
   #lastSettings: HttpSettings | undefined
-  #lastProtocol: string | undefined
+  #lastKind: string | undefined
   #lastTarget: PoolTarget | undefined
   /** It was we who agreed to h2c: that the upstream speaks HTTP/2 too is not known by that. */
   wasUpgraded = false
@@ -160,17 +160,20 @@ export class Router {
 
   #target(address: Address, head: RequestHead, settings: HttpSettings): PoolTarget {
     const protocol = protocolOf(this.wasUpgraded ? '1.1' : head.version, settings)
-    if (address === this.#lastAddress && settings === this.#lastSettings && protocol === this.#lastProtocol) {
+    // By TLS, the name that is asked for is the request's: its host tells connections apart as well.
+    const name = settings.tls === '' ? undefined : hostOf(head.authority)
+    const kind = settings.tls === '' ? protocol : `${protocol} ${name} ${settings.tls}`
+    if (address === this.#lastAddress && settings === this.#lastSettings && kind === this.#lastKind) {
       return this.#lastTarget!
     }
-    const key = `${address.host} ${address.port} ${protocol}`
+    const key = `${address.host} ${address.port} ${kind}`
     let target = this.#targets.get(key)
     if (target === undefined || target.limits !== settings.pool || target.connectMs !== settings.connectMs) {
       target = {
         address,
-        kind: protocol,
+        kind,
         isShared: protocol === 'http2',
-        dial: this.#dial,
+        dial: this.#plan.secure(this.#dial, { verdict: settings.verdict, policy: this.#policyOf, name, protocol }),
         speak: (stream, events) => this.#speak(protocol, stream, settings.pool.idleMs, events),
         connectMs: settings.connectMs,
         limits: settings.pool,
@@ -180,7 +183,7 @@ export class Router {
     }
     this.#lastAddress = address
     this.#lastSettings = settings
-    this.#lastProtocol = protocol
+    this.#lastKind = kind
     this.#lastTarget = target
     return target
   }
@@ -191,6 +194,10 @@ export class Router {
       : new Http2Upstream(stream, http2UpstreamOptions(this.#plan, idleMs), events)
   }
 }
+
+/** The host of an authority, without port and brackets; nothing for a request without one. */
+const hostOf = (authority: string): string | undefined =>
+  /^\[([^\]]+)\]/.exec(authority)?.[1] ?? (authority.replace(/:\d*$/, '') || undefined)
 
 /** What is spoken to the upstream: what the policy says, or what the client speaks. */
 const protocolOf = (version: RequestHead['version'], { protocol }: HttpSettings): 'http1' | 'http2' =>

@@ -66,7 +66,8 @@ const agreement = ({ version, cipher, alpn, identity }: Secured): Life['upstream
   ...(identity !== null && { identity }),
 })
 
-const wantsTls = (verdict: Verdict): boolean =>
+/** Whether a verdict wants anything but a bare connection. */
+export const wantsTls = (verdict: Verdict): boolean =>
   settled(verdict['upstream.tls']) !== false || settled(verdict['upstream.mesh']) !== 'never'
 
 /** The dial as the policy wants it: bare, inside TLS, or inside mutual TLS with the Sluice over there. Rejects with HandshakeError. */
