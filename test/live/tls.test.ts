@@ -106,7 +106,6 @@ const sluice = async (
 const ingress = (then: string) => `rules: [{ name: ingress, when: { direction: inbound }, then: { tls: ${then} } }]`
 
 test('openssl s_client: both versions, names, protocols, certificates, and what is refused', async (t) => {
-  const server = await echo()
   const cases: readonly [string, string, readonly string[], RegExp][] = [
     ['TLS 1.3', '{ terminate: shop }', ['-tls1_3'], /New, TLSv1.3, Cipher is TLS_AES_128_GCM_SHA256/],
     ['TLS 1.2', '{ terminate: shop }', ['-tls1_2'], /New, TLSv1.2, Cipher is ECDHE-ECDSA-AES128-GCM-SHA256/],
@@ -144,12 +143,10 @@ test('openssl s_client: both versions, names, protocols, certificates, and what 
     ['no early data', '{ terminate: shop }', ['-tls1_3'], /Max Early Data: 0/],
   ]
   for (const [name, then, args, expected] of cases) {
-    const front = await sluice(server, ingress(then))
+    const front = await sluice(await echo(), ingress(then))
     t.match(await sClient(front.port, ['-servername', 'shop.example', ...args]), expected, name)
-    front.world.http.pool.close()
-    for (const life of front.world.ledger.open) life.close('drained')
+    front.close()
   }
-  server.close()
 })
 
 test('openssl s_client resumes a session on either version', async (t) => {
