@@ -20,6 +20,8 @@ export interface Lab {
   redirect(verb: 'apply' | 'remove', ...flags: string[]): Promise<string>
   /** Starts `sluice serve` in the pod, with this policy and what else is in `files`, and waits until it listens. */
   serve(policy: string, ...files: readonly string[]): Promise<RunningProxy>
+  /** The same two in the peer, for a mesh of two. */
+  readonly there: Pick<Lab, 'redirect' | 'serve'>
   close(): Promise<void>
 }
 
@@ -116,15 +118,12 @@ export const openLab = async (): Promise<Lab> => {
     throw error
   }
   const identity = await proxyIdentity(pod)
-  return {
-    pod,
-    peer,
-    directory,
-    close,
+  const proxyIn = (where: Space, name: string): Lab['there'] => ({
     redirect: (verb, ...flags) =>
-      succeed(pod, ['bash', join(ROOT, 'scripts/iptables/redirect.sh'), verb, ...identity.flags, ...flags]),
-    serve: (policy, ...files) => serve(pod, directory, identity, policy, files),
-  }
+      succeed(where, ['bash', join(ROOT, 'scripts/iptables/redirect.sh'), verb, ...identity.flags, ...flags]),
+    serve: (policy, ...files) => serve(where, join(directory, name), identity, policy, files),
+  })
+  return { pod, peer, directory, close, ...proxyIn(pod, 'policy.yaml'), there: proxyIn(peer, 'there.yaml') }
 }
 
 /** Kills whoever lives in the network namespaces of these processes: servers leave children of their own. */
@@ -321,15 +320,14 @@ const collect = (child: ChildProcess, { timeoutMs }: StartOptions): Promise<Fini
   })
 
 const serve = async (
-  pod: Space,
-  directory: string,
+  where: Space,
+  file: string,
   identity: Identity,
   policy: string,
   files: readonly string[],
 ): Promise<RunningProxy> => {
-  const file = join(directory, 'policy.yaml')
   writeFileSync(file, `apiVersion: sluice/v1\nlog: { format: json }\n${identity.policy}${policy}`)
-  const running = pod.start(
+  const running = where.start(
     [join(ROOT, 'bin/sluice'), 'serve', ...[file, ...files].flatMap((each) => ['--config', each])],
     { as: identity.as },
   )
