@@ -6,9 +6,10 @@ import { http2, http2ToHttp1 } from './http2.ts'
 import { markdown, thisMachine } from './report.ts'
 import { type Effort, type Result, runSuite, type Suite } from './rounds.ts'
 import { atRest, tcp } from './tcp.ts'
+import { tls } from './tls.ts'
 
 // A suite a line: each brings its contenders, in the same configuration, and its measurements.
-const SUITES: readonly Suite[] = [tcp, atRest, http1, http1Rules, http2, http2ToHttp1]
+const SUITES: readonly Suite[] = [tcp, atRest, http1, http1Rules, http2, http2ToHttp1, tls]
 
 const { values } = parseArgs({
   options: {
