@@ -19,6 +19,8 @@ iptables-legacy      iptables            the redirect
 tcpdump              tcpdump             tests: captures
 tshark               tshark              tests: a second opinion on captures
 groff                groff-base          tests: the manual page
+chromium             chromium            tests: the live page
+promtool             prometheus          tests: metrics
 curl                 curl                tests and demo: HTTP
 nghttp               nghttp2-client      tests and demo: HTTP/2
 nghttpx              nghttp2-proxy       tests and benchmark: HTTP/2

@@ -164,8 +164,8 @@ const series = { at: [], connections: [], requests: [], p50: [], p99: [] }
 const charts = []
 
 const chart = (id, lines, unit) => {
-  const ink = getComputedStyle(document.body).getPropertyValue('color')
-  const axis = { stroke: ink, grid: { stroke: 'rgba(128,128,128,.2)', width: 1 }, ticks: { show: false }, font: '12px system-ui' }
+  // Asked at each drawing: light may turn dark while the page is open.
+  const axis = { stroke: () => getComputedStyle(document.body).color, grid: { stroke: 'rgba(128,128,128,.2)', width: 1 }, ticks: { show: false }, font: '12px system-ui' }
   const made = new uPlot(
     {
       width: $(id).clientWidth || 300,
