@@ -12,6 +12,7 @@ const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
   diff: async () => (await import('./diffCommand.ts')).diffCommand,
   demo: async () => (await import('./admin/demoCommand.ts')).demoCommand,
   explain: async () => (await import('./admin/explainCommand.ts')).explainCommand,
+  learn: async () => (await import('./learnCommand.ts')).learnCommand,
   fmt: async () => (await import('./admin/fmtCommand.ts')).fmtCommand,
   completion: async () => (await import('./admin/shellCommands.ts')).completionCommand(everyCommand),
   man: async () => (await import('./admin/shellCommands.ts')).manCommand(everyCommand, version),
