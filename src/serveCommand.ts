@@ -1,4 +1,5 @@
 import { EventEmitter, once } from 'node:events'
+import { resolve } from 'node:path'
 import manifest from '../package.json' with { type: 'json' }
 import { type Listening, listen } from './accept/listen.ts'
 import { ownAddresses } from './accept/ownAddresses.ts'
@@ -10,6 +11,9 @@ import { pageRoutes } from './admin/page.ts'
 import { adminRoutes } from './admin/routes.ts'
 import { startAdmin } from './admin/server.ts'
 import { tapRoutes } from './admin/tap.ts'
+import type { Connector } from './command/connector.ts'
+import { readEnvironment } from './command/environment.ts'
+import { openConnector } from './command/openConnector.ts'
 import { listenersOf } from './config.ts'
 import { createHttpState } from './forward/httpState.ts'
 import type { TlsWorld } from './forward/tlsWorld.ts'
@@ -25,7 +29,7 @@ import { formatDiagnostic } from './policy/diagnostic.ts'
 import type { World } from './proxy.ts'
 import { createLedger, type Ledger } from './telemetry/ledger.ts'
 import { createLog, type Log } from './telemetry/log.ts'
-import { countConnections, countRequests, createMetrics } from './telemetry/metrics.ts'
+import { countConnections, countRequests, createMetrics, type Metrics } from './telemetry/metrics.ts'
 import { createPulse } from './telemetry/pulse.ts'
 
 /** `sluice serve`. */
@@ -45,6 +49,11 @@ export const serveCommand: Command = {
 }
 
 const run = async (args: Arguments, io: Io): Promise<number> => {
+  const { mistakes, warnings, ...connecting } = readEnvironment(io.env)
+  if (mistakes.length > 0) {
+    io.err(mistakes.map((mistake) => `sluice serve: ${mistake}\n`).join(''))
+    return 1
+  }
   const paths = configPaths(args, io)
   const loaded = await loadPolicy(paths)
   if (loaded.is === 'mistaken') {
@@ -52,7 +61,7 @@ const run = async (args: Arguments, io: Io): Promise<number> => {
     return 1
   }
   const log = createLog(loaded.policy.sections.log)
-  for (const warning of loaded.warnings) log.warn(formatDiagnostic(warning))
+  for (const warning of [...warnings, ...loaded.warnings.map(formatDiagnostic)]) log.warn(warning)
   const ledger = createLedger(systemClock)
   ledger.subscribe(log.outcome)
   ledger.subscribeRequests((request, life) => log.request(request, life, systemClock.time()))
@@ -74,10 +83,25 @@ const run = async (args: Arguments, io: Io): Promise<number> => {
     isOwn: ownAddresses(() => [...listening, ...admin].map(({ address }) => address), systemClock.now),
     tls,
   }
+  const metrics = createMetrics(manifest.version)
+  countConnections(metrics, ledger)
+  countTls(metrics, tls)
+  countRequests(metrics, ledger)
   const stop = new EventEmitter()
+  let connector: Connector | undefined
   try {
     await listenAll(world, listening, shim, log)
-    admin.push(...(await openAdmin(world, io, log, () => stop.emit('stop', 'POST /shutdown'))))
+    admin.push(...(await openAdmin(world, metrics, io, log, () => stop.emit('stop', 'POST /shutdown'))))
+    const { version } = manifest
+    const about = {
+      ...world,
+      ...connecting,
+      metrics: metrics.registry,
+      env: io.env,
+      config: resolve(io.cwd, paths[0] ?? '.'),
+    }
+    connector = await openConnector({ ...about, version, log })
+    if (listening.length === 0 && connector === undefined) throw new Error('no listener is configured')
   } catch (error) {
     log.error((error as Error).message)
     for (const each of listening) each.close()
@@ -86,13 +110,15 @@ const run = async (args: Arguments, io: Io): Promise<number> => {
     log.flush()
     return 1
   }
-  log.info(`sluice is ready: listening on ${listed(listening)}; admin on ${listed(admin)}`)
+  const commands = connector === undefined ? '' : `; commands on ${formatAddress(connector.address)}`
+  log.info(`sluice is ready: listening on ${listed(listening)}; admin on ${listed(admin)}${commands}`)
 
   const signal = await Promise.race([io.stopped, once(stop, 'stop')])
   log.info(`${signal}: no new connections; ${ledger.open.size} open ones may end by themselves`)
   for (const each of listening) each.close()
   live.close()
-  await ledger.drain(world.policy().sections.limits.drain)
+  const { drain } = world.policy().sections.limits
+  await Promise.all([connector?.close(drain), ledger.drain(drain)])
   for (const each of admin) each.close()
   tls.close()
   log.info('sluice has stopped')
@@ -143,16 +169,17 @@ const listenAll = async (world: World, listening: Listening[], shim: Shim | unde
       log.warn(message)
     }
   }
-  if (listening.length === 0) throw new Error('no listener is configured')
 }
 
 /** Opens the admin server at each of its addresses. */
-const openAdmin = async (world: World, io: Io, log: Log, shutdown: () => void): Promise<Listening[]> => {
+const openAdmin = async (
+  world: World,
+  metrics: Metrics,
+  io: Io,
+  log: Log,
+  shutdown: () => void,
+): Promise<Listening[]> => {
   const { admin } = world.policy().sections
-  const metrics = createMetrics(manifest.version)
-  countConnections(metrics, world.ledger)
-  if (world.tls) countTls(metrics, world.tls)
-  countRequests(metrics, world.ledger)
   const token = admin.token && (await readSecret(admin.token, io.env))
   const { ledger, policy, clock } = world
   const pulse = createPulse(ledger, clock)

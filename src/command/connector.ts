@@ -1,10 +1,10 @@
 import { lookup } from 'node:dns/promises'
-import { readFile } from 'node:fs/promises'
 import { isAbsolute, join } from 'node:path'
 import type { Registry as Metrics } from 'prom-client'
 import { type Address, formatAddress } from '../net/address.ts'
 import type { Clock } from '../net/clock.ts'
 import type { Dial } from '../net/connection.ts'
+import { readSecret } from '../net/secret.ts'
 import type { Policy } from '../policy/policy.ts'
 import type { Ledger } from '../telemetry/ledger.ts'
 import type { Log } from '../telemetry/log.ts'
@@ -55,10 +55,6 @@ export interface Connector {
   readonly close: (drainMs: number) => Promise<void>
 }
 
-/** Whether `sluice serve` serves commands too: a port in the environment is how the packaging contract asks for it. */
-export const isConnectorEnabled = (settings: Settings, environment: ConnectorEnvironment): boolean =>
-  settings.enabled === 'always' || (settings.enabled === 'auto' && environment.port !== undefined)
-
 /** Loads the commands and listens. Rejects with an Error that says what keeps it from starting. */
 export const startConnector = async (options: ConnectorOptions): Promise<Connector> => {
   const { settings, environment, clock, log } = options
@@ -94,7 +90,10 @@ export const startConnector = async (options: ConnectorOptions): Promise<Connect
       metrics: async () => ({ type: metrics.contentType, text: await metrics.metrics() }),
       version: options.version,
     }),
-    locks: { token: environment.serviceToken, apiKey: await readApiKey(settings, environment, options.env) },
+    locks: {
+      token: environment.serviceToken,
+      apiKey: settings.apiKey === undefined ? environment.apiKey : await readSecret(settings.apiKey, options.env),
+    },
     cors: settings.cors,
     requestBytesMax: settings.maxRequest,
     connectionsMax: settings.maxConnections,
@@ -125,21 +124,6 @@ const ownMetrics = async (): Promise<Metrics> => {
 
 const systemLookup = async (host: string): Promise<readonly string[]> =>
   (await lookup(host, { all: true, order: 'verbatim' })).map(({ address }) => address)
-
-/** A key that is meant and not there must not leave the commands open. */
-const readApiKey = async (
-  { apiKey }: Settings,
-  environment: ConnectorEnvironment,
-  env: ConnectorOptions['env'],
-): Promise<string | undefined> => {
-  if (apiKey === undefined) return environment.apiKey
-  const [key, from] =
-    'env' in apiKey
-      ? [env[apiKey.env] ?? '', `the environment variable ${apiKey.env}`]
-      : [(await readFile(apiKey.file, 'utf8')).trim(), apiKey.file]
-  if (key === '') throw new Error(`commands.apiKey: ${from} is empty or not set`)
-  return key
-}
 
 /** One line for a person: what was run for whom, how it ended, and each request it made. No query, header or body. */
 const recordText = ({ command, caller, status, outcome, hops, ms }: CommandRecord): string => {

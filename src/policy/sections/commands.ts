@@ -1,5 +1,6 @@
 import * as v from 'valibot'
 import { count, duration, listOf, mistake, object, oneOf, readText, setting, size, text } from '../shape.ts'
+import { placed, secret } from './secret.ts'
 import { section } from './section.ts'
 
 const origin = readText('the origin of a web page', (written) => {
@@ -26,15 +27,8 @@ export const commands = section({
       because: 'it lies beside the policy, so one mount brings both',
     }),
     apiKey: v.pipe(
-      v.optional(
-        v.union([
-          object({ env: text('the name of an environment variable') }),
-          object({ file: text('the path of a file') }),
-        ]),
-      ),
-      v.description(
-        'where the key that callers of commands must send comes from; without it CONNECTOR_PROXY_API_KEY, where set',
-      ),
+      v.optional(secret),
+      v.description('the key that callers of commands must send; without it CONNECTOR_PROXY_API_KEY, where set'),
     ),
     cors: setting(listOf(origin), {
       builtIn: [],
@@ -80,4 +74,5 @@ export const commands = section({
   says: 'the connector: commands over HTTP, and the NDC endpoints',
   byName: false,
   onReload: false,
+  resolve: ({ apiKey, ...rest }, open) => ({ ...rest, ...(apiKey && { apiKey: placed(apiKey, open) }) }),
 })
