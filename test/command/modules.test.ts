@@ -79,7 +79,7 @@ test('what a module does wrong is its own failure, with a code', async (t) => {
     ['tools.fail("MyCode", "mine", 418)', 'MyCode', /mine/],
     ['return { body: tools.secret("HOME") }', 'missing_secret', /HOME/],
     ['return { body: tools.secret("DECLARED_NOT_SET") }', 'missing_secret', /DECLARED_NOT_SET/],
-    ['throw new Error(`leaked ${tools.secret("DECLARED")}`)', 'command_failed', /^leaked \*\*\*$/],
+    ['throw new Error("leaked " + tools.secret("DECLARED"))', 'command_failed', /^leaked \*\*\*$/],
     ['await new Promise(() => {})', 'timeout', /longer than 300 ms/],
     ['await tools.wait(60000)', 'timeout', /longer/],
     ['await tools.fetch("http://10.0.0.1/")', 'blocked_by_policy', /private/],
