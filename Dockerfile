@@ -42,6 +42,8 @@ LABEL org.opencontainers.image.title="sluice" \
 # npm and yarn are for building; an image that runs has no use for them.
 RUN rm -rf /usr/local/lib/node_modules /usr/local/bin/npm /usr/local/bin/npx /opt/yarn* /usr/local/bin/yarn*
 COPY --from=build /opt/sluice /opt/sluice
+# What is mounted or copied here takes its place.
+COPY policy/default.yaml /etc/connector/policy.yaml
 # A port here is how `sluice serve` knows that it is a connector too. Set it to nothing in a sidecar.
 ENV NODE_ENV=production \
     NODE_COMPILE_CACHE=/opt/sluice/.compile-cache \

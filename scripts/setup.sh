@@ -8,7 +8,7 @@ export PATH="$PWD/node_modules/.bin:$PATH:/usr/sbin:/sbin"
 say() { echo "setup: $*"; }
 fail() { echo "setup: $*" >&2; exit 1; }
 
-# One program a line: the command that shows it is there, the Debian package which brings it, what it is for.
+# One program a line: the command (or path) that shows it is there, the Debian package which brings it, what it is for.
 PACKAGES='
 cc                   gcc                 builds the shim
 git                  git                 the checkout
@@ -39,11 +39,14 @@ ab                   apache2-utils       benchmark
 strace               strace              tests: what the kernel was asked
 clang                clang               tests: the shim under its sanitizers
 nc                   netcat-openbsd      tests: bare TCP
+python3              python3             tests: clients and servers that others wrote
+/usr/lib/python3/dist-packages/requests python3-requests tests: the client of a process engine
+aiosmtpd             python3-aiosmtpd    tests: a real SMTP server
 '
 
 missing_packages() {
   while read -r command package _; do
-    [ -z "$command" ] || command -v "$command" >/dev/null || echo "$package"
+    [ -z "$command" ] || [[ $command == /* && -e $command ]] || command -v "$command" >/dev/null || echo "$package"
   done <<<"$PACKAGES" | sort -u
 }
 

@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { test } from 'tap'
 import { parse } from 'yaml'
+import { FAILURES } from '../../src/command/failure.ts'
 import { loadModules } from '../../src/command/modules.ts'
 import { dockerfileMistakes, imageOf, readDockerfile } from '../support/dockerfile.ts'
 import { policyFrom } from '../support/policy.ts'
@@ -17,7 +18,10 @@ test('the Dockerfile holds to the rules', (t) => {
     .filter((line) => line.startsWith('!'))
     .map((line) => line.slice(1))
   t.strictSame(
-    dockerfileMistakes(read('Dockerfile'), (path) => kept.includes(path) && existsSync(path)),
+    dockerfileMistakes(
+      read('Dockerfile'),
+      (path) => kept.some((root) => path === root || path.startsWith(`${root}/`)) && existsSync(path),
+    ),
     [],
   )
   const image = imageOf(read('Dockerfile'))
@@ -123,5 +127,16 @@ test('the archive has the same bytes each time, and the image it is asked to nam
   t.match(parse(text), { packagingDefinition: { dockerImage: 'registry.example:5000/sluice@sha256:abc' } })
   for (const wrong of [['--image', 'a b'], ['--nothing'], ['--image']])
     t.throws(() => build('d.tgz', ...wrong), `${wrong}`)
+  t.end()
+})
+
+test('the documentation lists every error code, and shows the example as it is', (t) => {
+  const page = read('docs/commands.md')
+  for (const [code, { status, says }] of Object.entries(FAILURES)) {
+    const [, shown = '', meaning = ''] = new RegExp(`^\\| \`${code}\` \\| (.+?) \\| (.+) \\|$`, 'm').exec(page) ?? []
+    t.equal(shown, code === 'invalid_json' ? 'that of the upstream' : String(status), code)
+    t.ok(meaning.startsWith(says), `${code}: ${meaning}`)
+  }
+  t.ok(read('docs/write-a-connector.md').includes(read('examples/commands/weather.js')), 'examples/commands/weather.js')
   t.end()
 })
