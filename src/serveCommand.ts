@@ -6,7 +6,7 @@ import { ownAddresses } from './accept/ownAddresses.ts'
 import { tunedOpener } from './accept/socketOptions.ts'
 import { configPaths } from './admin/configPaths.ts'
 import { keepPolicy, loadPolicy, problemsOf, type Reload } from './admin/livePolicy.ts'
-import { countTls, keepTls } from './admin/liveTls.ts'
+import { certificateWarnings, countTls, keepTls, missingCertificates } from './admin/liveTls.ts'
 import { pageRoutes } from './admin/page.ts'
 import { adminRoutes } from './admin/routes.ts'
 import { startAdmin } from './admin/server.ts'
@@ -182,14 +182,16 @@ const openAdmin = async (
   const { admin } = world.policy().sections
   const token = admin.token && (await readSecret(admin.token, io.env))
   const { ledger, policy, clock } = world
-  const pulse = createPulse(ledger, clock)
+  const { tls } = world
+  const soonMs = policy().sections.tls.warnBeforeExpiry
+  const pulse = createPulse(ledger, clock, () => (tls ? certificateWarnings(tls, clock.time(), soonMs) : []))
   const state = adminRoutes({
     ledger,
     policy,
     registry: metrics.registry,
     log,
     now: clock.now,
-    notReady: () => (ledger.draining ? ['it is draining'] : []),
+    notReady: () => [...(ledger.draining ? ['it is draining'] : []), ...(tls ? missingCertificates(tls) : [])],
     shutdown: admin.shutdown ? shutdown : undefined,
   })
   const page = pageRoutes({ ledger, policy, pulse, version: manifest.version })

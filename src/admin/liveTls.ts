@@ -32,6 +32,26 @@ const report = (event: CertificateEvent, log: Log): void => {
 
 const day = (time: number): string => new Date(time).toISOString().slice(0, 10)
 
+/** What keeps certificates from being served: those whose files never were good. In words, for /ready. */
+export const missingCertificates = ({ certificates }: TlsWorld): string[] =>
+  certificates
+    .loaded()
+    .filter(({ certificate, trust }) => certificate === undefined && trust === undefined)
+    .map(({ name, problem }) => `certificate ${name}: ${problem ?? 'not loaded'}`)
+
+/** What a person should know of certificates in use, in words: `soonMs` before their end, and when a new file is bad. */
+export const certificateWarnings = ({ certificates }: TlsWorld, time: number, soonMs: number): string[] =>
+  certificates.loaded().flatMap(({ name, certificate, trust, problem }) => {
+    const ends = (certificate ?? trust)?.notAfter
+    const days = ends === undefined ? undefined : Math.floor((ends - time) / 86_400_000)
+    return [
+      ...(problem === undefined ? [] : [`The newest file of certificate ${name} cannot be used: ${problem}`]),
+      ...(ends !== undefined && ends - time < soonMs
+        ? [`Certificate ${name} ${days! < 0 ? 'has expired' : `expires in ${days} days`}, on ${day(ends)}.`]
+        : []),
+    ]
+  })
+
 /** Expiry and load, for whoever scrapes: an alert on the first needs no log. */
 export const countTls = (metrics: Metrics, { certificates, terminator }: TlsWorld): void => {
   metrics.gauge('certificate_expiry_timestamp_seconds', {
