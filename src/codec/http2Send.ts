@@ -199,6 +199,7 @@ const endLocal = <O>(h2: Http2<O>, stream: Stream<O>): void => {
   if (stream.state === 'halfClosedRemote') {
     earnReset(h2.patience)
     closeStream(h2, stream, 'ended')
+    releaseUnread(h2, stream)
   } else if (h2.role === 'server' && stream.awaits !== 'tunnel') {
     h2.output.number(FRAME.rstStream, stream.id, ERROR.NO_ERROR)
     earnReset(h2.patience)

@@ -143,7 +143,7 @@ export interface Http2<O> {
   readonly waiting: Stream<O>[]
 }
 
-const CLOSED_REMEMBERED = 512
+const CLOSED_REMEMBERED = 128 // twice what a window of frames in flight usually holds
 
 export const newHttp2 = <O>(role: Role, handler: Http2Handler<O>, limits: Http2Limits = HTTP2_LIMITS): Http2<O> => ({
   role,

@@ -7,12 +7,17 @@ import { closeStream, type Http2, howClosed, type Stream } from './http2State.ts
 export const isRemoteOpen = <O>(stream: Stream<O>): boolean =>
   stream.state === 'open' || stream.state === 'halfClosedLocal'
 
-/** The peer's half is over (RFC 9113 5.1). */
+/**
+ * The peer's half is over (RFC 9113 5.1). What of a response still waits for its reader is at most one window, and no
+ * longer counts against the connection: who reads it may have forgotten the stream by then.
+ */
 export const endRemote = <O>(h2: Http2<O>, stream: Stream<O>): void => {
+  if (h2.role === 'client') releaseUnread(h2, stream)
   if (stream.state === 'open') stream.state = 'halfClosedRemote'
   else if (stream.state === 'halfClosedLocal') {
     earnReset(h2.patience)
     closeStream(h2, stream, 'ended')
+    releaseUnread(h2, stream)
   }
 }
 

@@ -125,7 +125,7 @@ export class Http2Upstream implements Upstream, Http2Handler<UpstreamStream> {
     this.wire.h2.streams.clear()
     this.#held.splice(0)
     this.#events.ended(this)
-    for (const { owner } of streams) owner?.lost()
+    for (const { owner } of streams) owner?.lost(ended === 'protocolError')
     this.#options.ended?.(ended === 'clientReset' ? 'upstreamReset' : ended, error)
   }
 }
@@ -178,12 +178,14 @@ class UpstreamStream implements Asking {
     this.answer.head(responseHead(this.#head, response), last)
   }
 
-  lost(): void {
+  /** The connection is gone; `isMalformed`: because the server broke the protocol. */
+  lost(isMalformed: boolean): void {
     if (this.#isOver) return
     this.#isOver = true
     // Before the server has said anything at all, or since the request: it was closing as we sent.
     const isUnheard = this.#upstream.heard === this.#heardBefore
-    this.answer.abort(ERROR.INTERNAL_ERROR, isUnheard && this.#heardBefore > 0 ? 'closedIdle' : 'closed')
+    const why = isMalformed ? 'malformed' : isUnheard && this.#heardBefore > 0 ? 'closedIdle' : 'closed'
+    this.answer.abort(ERROR.INTERNAL_ERROR, why)
   }
 
   data(chunk: Buffer, last: boolean): void {

@@ -1140,6 +1140,23 @@ test('a reader that keeps up gets a larger window, one that does not keeps the s
   t.equal(slow.h2.unreadBytes, 65_535, 'and no more than that lies in memory')
 })
 
+test('what was not consumed when its message is over does not count against the connection for ever', async (t) => {
+  const client = record<undefined>('client', { consumes: false })
+  client.feed(settings(), settingsAck)
+  const ask = { method: 'POST', scheme: 'http', authority: 'a', target: '/', fields: [] }
+  for (let id = 1; id < 2001; id += 2) {
+    sendRequest(client.h2, ask, true, undefined)
+    client.feed(headers(id, OK, OPEN), frame(data, END, id, big(16_384)))
+  }
+  t.equal(client.h2.unreadBytes, 0)
+  t.equal(client.h2.failure, undefined)
+  const server = answering({}, 'server', false)
+  server.feed(preface)
+  for (let id = 1; id < 2001; id += 2) server.feed(headers(id, POST, OPEN), frame(data, END, id, big(16_384)))
+  t.equal(server.h2.unreadBytes, 0)
+  t.equal(server.h2.failure, undefined)
+})
+
 test('waiting streams send in turn, a frame each', async (t) => {
   const server = record<undefined>('server', {
     handler: {

@@ -1,14 +1,28 @@
+import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
-import { createServer, type IncomingHttpHeaders, type ServerHttp2Stream, sensitiveHeaders } from 'node:http2'
+import {
+  connect as connectHttp2,
+  createServer,
+  type IncomingHttpHeaders,
+  type ServerHttp2Stream,
+  sensitiveHeaders,
+} from 'node:http2'
 import type { Socket } from 'node:net'
+import { createServer as createTlsServer } from 'node:tls'
 import { type Test, test } from 'tap'
 import { WebSocket, WebSocketServer } from 'ws'
 import { FRAME } from '../../src/codec/http2Codes.ts'
+import { HTTP2_LIMITS } from '../../src/codec/http2State.ts'
+import type { Open } from '../../src/forward/exchange.ts'
+import { serveHttp2 } from '../../src/forward/http2Server.ts'
+import { HTTP2_TIMES } from '../../src/forward/http2Wire.ts'
+import { systemClock } from '../../src/net/clock.ts'
 import type { World } from '../../src/proxy.ts'
 import { type Front, front } from '../support/front.ts'
 import { raw, scripted } from '../support/http.ts'
 import { frames, headers, preface, settings, settingsAck } from '../support/http2.ts'
 import { fetchHttp2, http2Client, listening } from '../support/http2Proxy.ts'
+import { selfSigned } from '../support/selfSigned.ts'
 
 type OnStream = (stream: ServerHttp2Stream, headers: IncomingHttpHeaders, nth: number) => void
 
@@ -328,16 +342,14 @@ test('what cannot be reached is 502, and 14 for gRPC', async (t) => {
 })
 
 test('a hundred requests at once share one upstream connection', async (t) => {
-  let sessions = 0
   const server = createServer()
-  server.on('session', () => sessions++)
   server.on('stream', (stream: ServerHttp2Stream) => hello(stream, {}, 0))
   const sluice = await front({ host: '127.0.0.1', port: await listening(t, server) }, '')
   t.teardown(() => sluice.close())
   const session = http2Client(t, sluice.address.port)
   const replies = await Promise.all(Array.from({ length: 90 }, () => fetchHttp2(session)))
   t.ok(replies.every(({ status }) => status === 200))
-  t.equal(sessions, 1)
+  t.equal(sluice.world.http.pool.size, 1)
 })
 
 const WEBSOCKETS = 'http: { upgrade: { allow: [websocket] } }'
@@ -422,4 +434,92 @@ test('never-indexed fields stay so on the way to the upstream', async (t) => {
   const at = block.indexOf(Buffer.from([0x10, 0x80 | 6]))
   t.ok(at >= 0, block.toString('hex'))
   stream.close()
+})
+
+test('CONNECT passes from HTTP/2 to HTTP/1 and becomes a tunnel, whose halves end by themselves', async (t) => {
+  const { sluice, server } = await beforeHttp1(t, (_, socket) => {
+    socket.write('HTTP/1.1 200 Connected\r\nContent-Length: 0\r\n\r\n')
+    socket.removeAllListeners('data')
+    socket.on('data', (bytes: Buffer) => socket.write(bytes))
+    return undefined
+  })
+  const stream = http2Client(t, sluice.address.port).request({ ':method': 'CONNECT', ':authority': 'db.example:5432' })
+  t.match((await once(stream, 'response'))[0], { ':status': 200 })
+  stream.write('through')
+  t.equal(`${(await once(stream, 'data'))[0]}`, 'through')
+  stream.end()
+  stream.resume()
+  await once(stream, 'end')
+  t.match(server.received.join(''), /^CONNECT db\.example:5432 HTTP\/1\.1\r\n/)
+})
+
+test('behaviour 33: the limits are those of the policy', async (t) => {
+  const sluice = await beforeHttp2(
+    t,
+    hello,
+    'defaults: { http: { head: { maxFields: 5 } }, http2: { streams: 7, window: 2KiB } }',
+  )
+  const session = http2Client(t, sluice.address.port)
+  await once(session, 'remoteSettings')
+  t.match(session.remoteSettings, { maxConcurrentStreams: 7, initialWindowSize: 2048, maxHeaderListSize: 65_536 })
+  const many = Object.fromEntries(Array.from({ length: 6 }, (_, at) => [`x-${at}`, 'y']))
+  t.match(await fetchHttp2(session, many), { status: 431, headers: { 'sluice-error': 'headTooLarge' } })
+})
+
+test('an upstream that does not speak HTTP/2 is 502, and the Outcome says that it broke the protocol', async (t) => {
+  const { sluice } = await beforeHttp1(t, 'HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n', TO_HTTP2)
+  t.match(await fetchHttp2(http2Client(t, sluice.address.port)), {
+    status: 502,
+    headers: { 'sluice-error': 'upstreamMalformed' },
+  })
+})
+
+test('bodies stay whole when the client side is TLS', async (t) => {
+  const { key, cert } = selfSigned('localhost')
+  const open: Open = (_, __, answer) => {
+    answer.head({ status: 200, reason: '', fields: [] }, false)
+    return {
+      data(chunk, last) {
+        answer.data(chunk, last)
+        answer.consumed(chunk.length)
+      },
+      ...{ trailers() {}, abort() {}, consumed() {} },
+    }
+  }
+  const server = createTlsServer({ key, cert, ALPNProtocols: ['h2'] }, (socket) => {
+    socket.on('error', () => {})
+    const face = { limits: HTTP2_LIMITS, times: HTTP2_TIMES, clock: systemClock, count: { sent: 0, received: 0 } }
+    serveHttp2(socket, { ...face, open, refuse() {}, ended() {} })
+  })
+  const port = await listening(t, server)
+  const session = connectHttp2(`https://127.0.0.1:${port}`, { rejectUnauthorized: false })
+  t.teardown(() => session.destroy())
+  const body = randomBytes(500_000)
+  const replies = await Promise.all(Array.from({ length: 8 }, () => fetchHttp2(session, { ':method': 'POST' }, body)))
+  t.strictSame(
+    replies.map((reply) => `${reply.status} ${reply.code} ${reply.body.equals(body)} ${reply.body.length}`),
+    replies.map(() => '200 0 true 500000'),
+  )
+})
+
+test('responses of many times the window of a connection pass one after another, to either version', async (t) => {
+  const sluice = await beforeHttp2(
+    t,
+    (stream) => {
+      stream.respond({ ':status': 200 })
+      stream.end(Buffer.alloc(30_000))
+    },
+    'defaults: { upstream: { protocol: http2 }, http2: { connectionWindow: 128KiB } }',
+  )
+  const session = http2Client(t, sluice.address.port)
+  for (let round = 0; round < 10; round++) {
+    const replies = await Promise.all(Array.from({ length: 10 }, () => fetchHttp2(session)))
+    if (!replies.every(({ body }) => body.length === 30_000)) t.fail('cut short')
+  }
+  const client = await raw(sluice.address)
+  for (let nth = 0; nth < 20; nth++) {
+    client.send('GET / HTTP/1.1\r\nHost: a\r\n\r\n')
+    await client.until(/\r\n0\r\n\r\n$/)
+  }
+  client.socket.destroy()
 })
