@@ -1,6 +1,6 @@
 import { CONDITION_TABLE } from './conditions.ts'
 import type { Diagnostic, MistakeCode, Place } from './diagnostic.ts'
-import type { Clause, RuleText, Saying } from './document.ts'
+import type { Clause, RuleText, Saying } from './policyText.ts'
 import { written } from './written.ts'
 
 /** What is allowed in rules, and surely not meant: rules that others hide, and rules that nothing can match. */

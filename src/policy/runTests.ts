@@ -2,9 +2,9 @@ import { isDeepStrictEqual } from 'node:util'
 import { answersOf } from './answers.ts'
 import { decide } from './decide.ts'
 import type { Diagnostic } from './diagnostic.ts'
-import type { TestText } from './document.ts'
 import { factsFrom } from './givenFacts.ts'
 import type { Policy } from './policy.ts'
+import type { TestText } from './policyText.ts'
 import { written } from './written.ts'
 
 /** What the policy's own tests find: an error where something else is decided than is expected, or by another rule. */

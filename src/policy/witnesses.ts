@@ -1,10 +1,10 @@
 import type { Endpoints } from './conditions/network.ts'
 import type { ConditionName } from './conditions.ts'
-import type { Clause } from './document.ts'
 import type { Facts } from './facts.ts'
 import { factsFrom, type GivenFacts } from './givenFacts.ts'
 import { type Network, wordsText } from './ip.ts'
 import type { Rule } from './policy.ts'
+import type { Clause } from './policyText.ts'
 
 /** Facts that meet conditions of rules: cases to try two policies with. */
 
