@@ -4,7 +4,14 @@ import ip6addr from 'ip6addr'
 import { test } from 'tap'
 import { CONDITIONS } from '../../src/policy/conditions.ts'
 import type { Facts } from '../../src/policy/facts.ts'
-import { globCovers, globPattern, nameCovers, namePattern, wildcardMatch } from '../../src/policy/glob.ts'
+import {
+  globCovers,
+  globPattern,
+  nameCovers,
+  namePattern,
+  namePatternMistake,
+  wildcardMatch,
+} from '../../src/policy/glob.ts'
 import { ipWords, networkCovers, networkHas, parseNetwork } from '../../src/policy/ip.ts'
 import { normalPath } from '../../src/policy/normalPath.ts'
 import { factsOf, policyOf, requestOf } from '../support/policy.ts'
@@ -206,6 +213,7 @@ const plainPath = fc
 const name = fc
   .tuple(fc.boolean(), fc.array(label, { minLength: 1, maxLength: 3 }))
   .map(([star, labels]) => `${star ? '*.' : ''}${labels.join('.')}`)
+  .filter((it) => namePatternMistake(it) === undefined)
 const network = fc
   .tuple(fc.oneof(v4, v6), fc.nat(128))
   .map(([ip, bits]) => parseNetwork(`${ip}/${Math.min(bits, ip.includes(':') ? 128 : 32)}`)!)
