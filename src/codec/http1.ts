@@ -53,8 +53,11 @@ const NOTHING = Buffer.alloc(0)
 const NO_TRAILERS: Fields = []
 const END = { is: 'end', trailers: NO_TRAILERS } as const
 
-/** VCHAR and obs-text: RFC 3986 allows less, but what clients send raw is passed on as one word and nothing else. */
-const TARGET = Uint8Array.from({ length: 256 }, (_, code) => (code > 32 && code !== 127 ? 1 : 0))
+/**
+ * VCHAR. RFC 3986 allows less, but quotes, bars and braces are sent by many and read alike by all; octets above 127 are
+ * refused as by node and haproxy.
+ */
+const TARGET = Uint8Array.from({ length: 256 }, (_, code) => (code > 32 && code < 127 ? 1 : 0))
 
 /** What requests and responses differ in: their first line, and what follows from it. */
 interface Grammar<Head> {
@@ -431,7 +434,7 @@ const statusOf = (bytes: Buffer, at: number): number => {
 const reasonOf = (bytes: Buffer, from: number, to: number): string => {
   if (to - from === 2 && bytes[from] === 79 && bytes[from + 1] === 75) return 'OK'
   for (let at = from; at < to; at++) {
-    if (TARGET[bytes[at]!] !== 1 && bytes[at] !== SP && bytes[at] !== 9) {
+    if (bytes[at]! < 32 ? bytes[at] !== 9 : bytes[at] === 127) {
       return fail('HTTP1_STATUS_LINE', 'a control character in the reason')
     }
   }

@@ -38,6 +38,7 @@ const STAR = 'the asterisk is for OPTIONS only (RFC 9112 3.2.4)'
 /** Where we decide otherwise than the suite, and why. Everything else must agree. */
 const DEPARTURES: Readonly<Record<string, string>> = {
   'gunicorn-valid-009': BOTH,
+  'gunicorn-valid-027': 'octets above 127 in a target (RFC 3986 section 2); the other suite refuses them too',
   'gunicorn-valid-028': 'white space before the colon; the suite has a switch for it',
   'gunicorn-valid-099': 'the body is shorter than its Content-Length; the suite does not read it to the end',
   'gunicorn-valid-compat_obs_fold': FOLDED,
@@ -98,8 +99,6 @@ const DEPARTURES: Readonly<Record<string, string>> = {
   'llhttp-transfer-encoding-27': BARE,
   'llhttp-transfer-encoding-29': LENIENT,
   'llhttp-transfer-encoding-31': LENIENT,
-  'llhttp-uri-07':
-    'octets above 127 in a target: sent raw by many clients, passed by other proxies, and one word to all',
   'llhttp-uri-09': CONNECT,
   'llhttp-uri-10': USERINFO,
 }
