@@ -14,11 +14,12 @@ export const http1: Forwarder = (stream: Duplex, plan: Plan, dial: Dial): Promis
   new Promise((resolve) => {
     const { life, clock } = plan
     const early = useEarly(plan.early, dial)
-    const router = new Router(plan, early.dial)
+    const router = new Router(plan, dial, early.dial)
     const client = new Http1Client(stream, {
       limits: clientLimits(plan),
       clock,
       open: router.ask,
+      scheme: life.tls === undefined ? 'http' : 'https',
       chooseUpgrade: router.chooseUpgrade,
       toHttp2: ({ upgrade: _, ...head }, settings, rest) => {
         if (rest.length > 0) stream.unshift(rest)

@@ -26,6 +26,8 @@ export interface Http1ClientOptions {
   readonly limits: Http1ClientLimits
   readonly clock: Clock
   readonly open: Open
+  /** Of requests that do not name one: https where TLS was ended here. */
+  readonly scheme: 'http' | 'https'
   /** Which of the protocols that an Upgrade asks for it is to be; undefined ignores the Upgrade. */
   readonly chooseUpgrade: (asked: readonly string[], head: RequestHead) => string | undefined
   /** Hands the connection over to HTTP/2 (RFC 7540 section 3.2); false where this request cannot. */
@@ -313,7 +315,7 @@ export class Http1Client implements Answer {
       throw error
     }
     const asked = upgradesOf(read)
-    let head = requestHead(read, target)
+    let head = requestHead(read, target, this.#options.scheme)
     const upgrade = asked.length === 0 ? undefined : this.#options.chooseUpgrade(asked, head)
     if (upgrade !== undefined) head = { ...head, upgrade }
     const last = read.framing === 'none' && read.method !== 'CONNECT'
@@ -461,12 +463,12 @@ const reasonOf = ({ status, reason }: ResponseHead): string => (reason === '' ? 
 const unknownCoding = (coding: string): ProtocolError =>
   new ProtocolError('HTTP1_CODING_UNKNOWN', `transfer coding ${coding} is not understood`)
 
-const requestHead = (read: RequestRead, target: Target): RequestHead => {
+const requestHead = (read: RequestRead, target: Target, scheme: string): RequestHead => {
   const { method, minor } = read
   const fields = endToEnd(read)
   return {
     method,
-    scheme: target.scheme,
+    scheme: target.absolute ? target.scheme : scheme,
     authority: target.authority,
     target: target.target,
     version: minor === 1 ? '1.1' : '1.0',

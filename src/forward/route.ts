@@ -1,6 +1,6 @@
 import type { Duplex } from 'node:stream'
 import type { Http1Limits } from '../codec/http1Head.ts'
-import type { Address } from '../net/address.ts'
+import { type Address, formatAddress } from '../net/address.ts'
 import type { Clock } from '../net/clock.ts'
 import type { Dial } from '../net/connection.ts'
 import type { ProtocolError } from '../net/protocolError.ts'
@@ -8,6 +8,7 @@ import { decide, narrow } from '../policy/decide.ts'
 import type { Policy } from '../policy/policy.ts'
 import { settled } from '../policy/verdict.ts'
 import type { RequestOutcome } from '../telemetry/outcome.ts'
+import { announcing } from './announce.ts'
 import type { Answer, Asking, Open, RequestHead, Upstream, UpstreamEvents } from './exchange.ts'
 import type { Origin } from './fields.ts'
 import { Http1Upstream } from './http1Upstream.ts'
@@ -29,6 +30,7 @@ export class Router {
   readonly origin: Origin
   readonly #plan: Plan
   readonly #dial: Dial
+  readonly #plainDial: Dial
   readonly #targets = new Map<string, PoolTarget>()
   readonly #limits: Http1Limits
   #policy: Policy
@@ -42,10 +44,12 @@ export class Router {
   /** Requests under way. */
   open = 0
 
-  constructor(plan: Plan, dial: Dial) {
+  /** `plainDial`: how to dial where nothing but bytes go, which may give an early dial. */
+  constructor(plan: Plan, dial: Dial, plainDial: Dial = dial) {
     const { peer } = plan.connection
     this.#plan = plan
     this.#dial = dial
+    this.#plainDial = plainDial
     this.http = plan.http
     this.clock = plan.clock
     this.random = plan.random
@@ -162,7 +166,8 @@ export class Router {
     const protocol = protocolOf(this.wasUpgraded ? '1.1' : head.version, settings)
     // By TLS, the name that is asked for is the request's: its host tells connections apart as well.
     const name = settings.tls === '' ? undefined : hostOf(head.authority)
-    const kind = settings.tls === '' ? protocol : `${protocol} ${name} ${settings.tls}`
+    const isPlain = settings.tls === '' && settings.proxyProtocol === 'none'
+    const kind = isPlain ? protocol : `${protocol} ${name} ${settings.tls} ${this.#announced(settings.proxyProtocol)}`
     if (address === this.#lastAddress && settings === this.#lastSettings && kind === this.#lastKind) {
       return this.#lastTarget!
     }
@@ -173,7 +178,7 @@ export class Router {
         address,
         kind,
         isShared: protocol === 'http2',
-        dial: this.#plan.secure(this.#dial, { verdict: settings.verdict, policy: this.#policyOf, name, protocol }),
+        dial: isPlain ? this.#plainDial : this.#preparedDial(settings, protocol, name),
         speak: (stream, events) => this.#speak(protocol, stream, settings.pool.idleMs, events),
         connectMs: settings.connectMs,
         limits: settings.pool,
@@ -186,6 +191,20 @@ export class Router {
     this.#lastKind = kind
     this.#lastTarget = target
     return target
+  }
+
+  /** A PROXY header tells of one client: with it, connections are that client's alone. */
+  #announced(version: HttpSettings['proxyProtocol']): string {
+    if (version === 'none') return ''
+    const { peer, destination } = this.#plan.connection
+    return `${version} ${formatAddress(peer)} ${formatAddress(destination)}`
+  }
+
+  /** Tells who calls, then speaks TLS, as the policy says. */
+  #preparedDial(settings: HttpSettings, protocol: 'http1' | 'http2', name: string | undefined): Dial {
+    const { connection, secure } = this.#plan
+    const telling = announcing(this.#dial, settings.proxyProtocol, connection)
+    return secure(telling, { verdict: settings.verdict, policy: this.#policyOf, name, protocol })
   }
 
   #speak(protocol: 'http1' | 'http2', stream: Duplex, idleMs: number, events: UpstreamEvents): Upstream {

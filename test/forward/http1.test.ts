@@ -5,6 +5,10 @@ import { type Front, front } from '../support/front.ts'
 import { ask, raw, type Scripted, scripted } from '../support/http.ts'
 import { upstream } from '../support/peers.ts'
 
+/** Without detection no early dial is made for a client that is slow to speak. */
+const FIXED = 'defaults: { protocol: http1, detect: { serverFirst: never } }'
+const NOWHERE = { host: '127.0.0.1', port: 9 }
+
 const OK = 'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok'
 const get = (target: string, more = ''): string => `GET ${target} HTTP/1.1\r\nHost: x.example\r\n${more}\r\n`
 
@@ -15,7 +19,7 @@ const between = async (
   run: (sluice: Front, server: Scripted) => Promise<void>,
 ): Promise<void> => {
   const server = await scripted(answer)
-  const sluice = await front(server.address, policy)
+  const sluice = await front(server.address, fixed(policy))
   try {
     await run(sluice, server)
   } finally {
@@ -25,6 +29,13 @@ const between = async (
 }
 
 const MARK = /sluice-hop: [0-9a-f]{8}\r\n/
+
+const fixed = (policy: string): string => {
+  if (policy.includes('serverFirst')) return policy
+  return policy.includes('defaults: {')
+    ? policy.replace('defaults: {', 'defaults: { protocol: http1, detect: { serverFirst: never },')
+    : `${FIXED}\n${policy}`
+}
 
 /** What the server got, without our mark. */
 const unmarked = (text: string | undefined): string => (text ?? '').replace(new RegExp(MARK, 'g'), '')
@@ -153,7 +164,7 @@ test('12: CONNECT becomes a tunnel, also where the 200 has a length', async () =
     socket.on('data', (bytes) => socket.write(`<${bytes.toString()}>`))
     return undefined
   })
-  const sluice = await front(server.address)
+  const sluice = await front(server.address, FIXED)
   const client = await raw(sluice.address)
   client.send('CONNECT db.example:5432 HTTP/1.1\r\nHost: whatever\r\n\r\nearly')
   const got = await client.until(/<early>/)
@@ -166,7 +177,7 @@ test('12: CONNECT becomes a tunnel, also where the 200 has a length', async () =
 })
 
 test('13: CONNECT to anything but an authority is 400, and nothing is dialled', async () => {
-  const sluice = await front({ host: '127.0.0.1', port: 9 }, '', { dial: () => assert.fail('dialled') })
+  const sluice = await front(NOWHERE, FIXED, { dial: () => assert.fail('dialled') })
   for (const target of ['/x', '/', 'http://test/bar', 'http://test', '*']) {
     assert.match(
       await ask(sluice.address, `CONNECT ${target} HTTP/1.1\r\nHost: test\r\n\r\n`),
@@ -225,7 +236,7 @@ test('16: 204, 304 and answers to HEAD have no body and no Transfer-Encoding', a
 
 test('17: a response that ends with the connection is chunked for HTTP/1.1', async () => {
   const server = await scripted((_, socket) => void socket.end('HTTP/1.0 200 OK\r\n\r\nto the end'))
-  const sluice = await front(server.address)
+  const sluice = await front(server.address, FIXED)
   assert.equal(
     await ask(sluice.address, get('/')),
     'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\na\r\nto the end\r\n0\r\n\r\n',
@@ -237,7 +248,7 @@ test('17: a response that ends with the connection is chunked for HTTP/1.1', asy
 test('18: requests to one destination share a connection, to others they do not', async () => {
   const [a, b] = [await scripted(OK), await scripted(OK)]
   const policy = `rules: [{ name: b, when: { authority: b }, then: { upstream: { address: "127.0.0.1:${b.address.port}" } } }]`
-  const sluice = await front(a.address, policy)
+  const sluice = await front(a.address, fixed(policy))
   const client = await raw(sluice.address)
   for (const host of ['a', 'b', 'a', 'b', 'a']) {
     client.send(`GET /${host} HTTP/1.1\r\nHost: ${host}\r\n\r\n`)
@@ -254,7 +265,7 @@ test('18: requests to one destination share a connection, to others they do not'
 })
 
 test('19: a Host that is empty, missing, repeated or malformed is 400, and nothing is dialled', async () => {
-  const sluice = await front({ host: '127.0.0.1', port: 9 }, '', { dial: () => assert.fail('dialled') })
+  const sluice = await front(NOWHERE, FIXED, { dial: () => assert.fail('dialled') })
   for (const host of [
     '',
     'Host:\r\n',
@@ -401,7 +412,7 @@ rules:
 test('30: a request that is sent to ourselves is a loop, and nothing is dialled', async () => {
   const sluice = await front(
     { host: '127.0.0.1', port: 9 },
-    'rules: [{ name: self, when: { path: / }, then: { upstream: { address: "127.0.0.2:9" } } }]',
+    `${FIXED}\nrules: [{ name: self, when: { path: / }, then: { upstream: { address: "127.0.0.2:9" } } }]`,
     {
       dial: () => assert.fail('dialled'),
       isOwn: ({ host }) => host === '127.0.0.2',
@@ -460,7 +471,7 @@ test('32: a drain lets the request in flight end, then closes', async () => {
 test('34: an early response reaches the client, and the connection is not used again', async () => {
   const tooLarge = 'HTTP/1.1 413 Content Too Large\r\nContent-Length: 3\r\n\r\nno\n'
   const server = await upstream((socket) => socket.once('data', () => socket.write(tooLarge)))
-  const sluice = await front(server.address)
+  const sluice = await front(server.address, FIXED)
   const client = await raw(sluice.address)
   client.send(`POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n${'x'.repeat(1000)}`)
   assert.match(await client.until(/no\n/), /^HTTP\/1.1 413 /)
@@ -483,7 +494,7 @@ test('35: 100 Continue comes from the server, and a final answer may come instea
       )
     }),
   )
-  const sluice = await front(server.address)
+  const sluice = await front(server.address, FIXED)
   const client = await raw(sluice.address)
   const post = (path: string) => `POST ${path} HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n`
   client.send(post('/'))
@@ -548,7 +559,7 @@ test('39: a pooled connection that its server closes as the next request is sent
     handled++
     return `HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n${request.slice(4, 6)}`
   })
-  const sluice = await front(server.address)
+  const sluice = await front(server.address, FIXED)
   const client = await raw(sluice.address)
   client.send(get('/1'))
   await client.until(/\/1$/)
@@ -567,7 +578,7 @@ test('39: a request that may not be repeated is 502 then', async () => {
     if (nth === 1) socket.destroy()
     return nth === 1 ? undefined : OK
   })
-  const sluice = await front(server.address)
+  const sluice = await front(server.address, FIXED)
   const client = await raw(sluice.address)
   client.send(get('/1'))
   await client.until(/ok$/)
@@ -594,8 +605,7 @@ test('40: names keep their case, fields their order and their duplicates', () =>
 
 test('a faulty request is refused with its status, and no upstream sees a byte', async () => {
   // Fixed, for detection gives up on lines longer than its own limit.
-  const policy = 'defaults: { protocol: http1 }'
-  const sluice = await front({ host: '127.0.0.1', port: 9 }, policy, { dial: () => assert.fail('dialled') })
+  const sluice = await front(NOWHERE, FIXED, { dial: () => assert.fail('dialled') })
   const cases: [string, number][] = [
     ['GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n', 400],
     ['GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n', 400],
@@ -642,7 +652,7 @@ test('a response that is cut short never looks whole', async () => {
     'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n',
   ]) {
     const server = await scripted((_, socket) => void socket.end(answer))
-    const sluice = await front(server.address)
+    const sluice = await front(server.address, FIXED)
     const got = await ask(sluice.address, get('/'))
     assert.doesNotMatch(got, /\r\n0\r\n\r\n$/)
     assert.equal(sluice.requests[0]!.error, 'upstreamReset')
@@ -690,7 +700,7 @@ test('headers are set and removed as the policy says, and the upstream is told o
 test('connections to one upstream, and the requests that wait for one, are limited', () =>
   between(
     () => undefined,
-    'defaults: { protocol: http1, http: { pool: { connections: 1, pending: 1 } } }',
+    'defaults: { http: { pool: { connections: 1, pending: 1 } } }',
     async (sluice, server) => {
       const clients = [await raw(sluice.address), await raw(sluice.address), await raw(sluice.address)]
       for (const client of clients) client.send(get('/'))
@@ -717,7 +727,7 @@ test('large bodies stream with bounded memory: a slow reader stops the sender', 
       more()
     })
   })
-  const sluice = await front(server.address)
+  const sluice = await front(server.address, FIXED)
   const client = await raw(sluice.address)
   client.socket.pause()
   client.send(get('/'))

@@ -151,7 +151,8 @@ test('HTTP/1 to HTTP/2: the same the other way', async (t) => {
 
 test('behaviour 19: :authority missing or invalid is 400, and for gRPC its status; nothing is dialled', async (t) => {
   const dial = () => t.fail('dialled') as never
-  const sluice = await beforeHttp2(t, hello, '', { dial })
+  // Detection would dial for a client that is slow to speak.
+  const sluice = await beforeHttp2(t, hello, 'defaults: { protocol: http2 }', { dial })
   const session = http2Client(t, sluice.address.port)
   t.match(await fetchHttp2(session, { ':authority': 'a b' }), { status: 400, headers: { 'sluice-error': 'authority' } })
   t.match(await fetchHttp2(session, { ...GRPC, ':authority': 'a b' }), {
@@ -344,7 +345,7 @@ test('what cannot be reached is 502, and 14 for gRPC', async (t) => {
 test('a hundred requests at once share one upstream connection', async (t) => {
   const server = createServer()
   server.on('stream', (stream: ServerHttp2Stream) => hello(stream, {}, 0))
-  const sluice = await front({ host: '127.0.0.1', port: await listening(t, server) }, '')
+  const sluice = await front({ host: '127.0.0.1', port: await listening(t, server) }, 'defaults: { protocol: http2 }')
   t.teardown(() => sluice.close())
   const session = http2Client(t, sluice.address.port)
   const replies = await Promise.all(Array.from({ length: 90 }, () => fetchHttp2(session)))
