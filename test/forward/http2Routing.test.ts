@@ -152,7 +152,7 @@ test('HTTP/1 to HTTP/2: the same the other way', async (t) => {
 test('behaviour 19: :authority missing or invalid is 400, and for gRPC its status; nothing is dialled', async (t) => {
   const dial = () => t.fail('dialled') as never
   // Detection would dial for a client that is slow to speak.
-  const sluice = await beforeHttp2(t, hello, 'defaults: { protocol: http2 }', { dial })
+  const sluice = await beforeHttp2(t, hello, 'defaults: { protocol: http2, detect: { serverFirst: never } }', { dial })
   const session = http2Client(t, sluice.address.port)
   t.match(await fetchHttp2(session, { ':authority': 'a b' }), { status: 400, headers: { 'sluice-error': 'authority' } })
   t.match(await fetchHttp2(session, { ...GRPC, ':authority': 'a b' }), {
@@ -345,7 +345,10 @@ test('what cannot be reached is 502, and 14 for gRPC', async (t) => {
 test('a hundred requests at once share one upstream connection', async (t) => {
   const server = createServer()
   server.on('stream', (stream: ServerHttp2Stream) => hello(stream, {}, 0))
-  const sluice = await front({ host: '127.0.0.1', port: await listening(t, server) }, 'defaults: { protocol: http2 }')
+  const sluice = await front(
+    { host: '127.0.0.1', port: await listening(t, server) },
+    'defaults: { protocol: http2, detect: { serverFirst: never } }',
+  )
   t.teardown(() => sluice.close())
   const session = http2Client(t, sluice.address.port)
   const replies = await Promise.all(Array.from({ length: 90 }, () => fetchHttp2(session)))
