@@ -71,6 +71,7 @@ export const settingsOf = (verdict: Verdict): HttpSettings => {
 }
 
 const read = (verdict: Verdict): HttpSettings => {
+  let rules: ReturnType<HttpSettings['rules']> | undefined
   const value = <K extends AspectName>(name: K) => settled(verdict[name]) as AspectValue<K>
   const redirectTo = value('http.redirect.to')
   const rateLimit = value('http.rateLimit')
@@ -115,7 +116,8 @@ const read = (verdict: Verdict): HttpSettings => {
     retry: retryOf(verdict, value),
     tls: wantsTls(verdict) ? JSON.stringify(TLS_ASPECTS.map(value)) : '',
     verdict,
-    rules: () => rulesOf(verdict),
+    // Put together once, when first asked for: each request has them in its Outcome.
+    rules: () => (rules ??= rulesOf(verdict)),
   }
 }
 
