@@ -56,7 +56,7 @@ const haproxyTls: Start = haproxy(
   (port) => `
 global
   nbthread 1
-  maxconn 10000
+  maxconn 4500
 defaults
   mode tcp
   timeout connect 5s

@@ -1,12 +1,15 @@
 import { createReadStream } from 'node:fs'
+import { readFile } from 'node:fs/promises'
 import { type Replayed, type ReplayOptions, replay } from './accept/replay.ts'
 import { configPaths } from './admin/configPaths.ts'
 import { loadPolicy, problemsOf } from './admin/livePolicy.ts'
 import { captureReader } from './codec/capture.ts'
 import type { Flow } from './codec/conversation.ts'
+import { firstRequest } from './codec/firstRequest.ts'
 import { isKnownLinkType } from './codec/linkLayer.ts'
+import { type Decrypted, readKeyLog, type Secrets } from './codec/tlsDecrypt.ts'
 import type { Address } from './net/address.ts'
-import { type Arguments, type Command, type Io, repeated, UsageError } from './net/commandLine.ts'
+import { type Arguments, type Command, type Io, repeated, single, UsageError } from './net/commandLine.ts'
 import { ProtocolError } from './net/protocolError.ts'
 import { formatDiagnostic } from './policy/diagnostic.ts'
 import { outcomeText } from './telemetry/outcomeText.ts'
@@ -17,7 +20,7 @@ const READ_BYTES = 65_536 // the most of a file that is in memory, besides what 
 export const replayCommand: Command = {
   name: 'replay',
   summary: 'say what Sluice would have made of the connections in a capture',
-  usage: 'FILE… [--config PATH…] [--workload ADDRESS…] [--json]',
+  usage: 'FILE… [--config PATH…] [--workload ADDRESS…] [--keylog FILE] [--json]',
   options: {
     config: { value: 'PATH', multiple: true, help: 'a policy file, or a directory of them; as for sluice serve' },
     workload: {
@@ -25,6 +28,7 @@ export const replayCommand: Command = {
       multiple: true,
       help: 'an IP address of the workload: connections to it are inbound, all others outbound',
     },
+    keylog: { value: 'FILE', help: 'a TLS key log: shows the first request inside TLS, or why it cannot be shown' },
     json: { help: 'one JSON object a connection' },
   },
   examples: [
@@ -46,6 +50,7 @@ const run = async (args: Arguments, io: Io): Promise<number> => {
   const options: ReplayOptions = {
     policy: loaded.policy,
     directionOf: ({ server }) => (workload.has(server.host) ? 'inbound' : 'outbound'),
+    secrets: await secretsOf(single(args, 'keylog')),
   }
   const textOf = args.values.json === true ? jsonOf : lineOf
   let problems = 0
@@ -56,6 +61,15 @@ const run = async (args: Arguments, io: Io): Promise<number> => {
     problems++
   }
   return problems === 0 ? 0 : 1
+}
+
+const secretsOf = async (path: string | undefined): Promise<Secrets | undefined> => {
+  if (path === undefined) return undefined
+  try {
+    return readKeyLog(await readFile(path, 'utf8'))
+  } catch (error) {
+    throw new UsageError(`--keylog ${path}: ${(error as Error).message}`)
+  }
 }
 
 /** Replays one file as far as it can be read; says what stopped it before its end. */
@@ -88,14 +102,26 @@ export const replayFile = async (
 
 const MISSING = { start: 'its beginning', bytes: 'some bytes', side: 'one side', end: 'its end' }
 
-const lineOf = (file: string, { outcome, missing }: Replayed): string => {
+const lineOf = (file: string, { outcome, missing, decrypted }: Replayed): string => {
   const incomplete =
     missing.length === 0 ? '' : `  not in the capture: ${missing.map((what) => MISSING[what]).join(', ')}`
-  return `${file}: ${outcomeText(outcome)}${incomplete}`
+  const inside = decrypted === undefined ? '' : `  inside TLS: ${Object.values(insideOf(decrypted)).join('')}`
+  return `${file}: ${outcomeText(outcome)}${inside}${incomplete}`
+}
+
+const HEAD_BYTES = 32 // enough to recognise a protocol by
+
+/** What a key log shows: the first request, the first bytes of something else, or why neither. */
+const insideOf = (decrypted: Decrypted): { request: string } | { head: string } | { why: string } => {
+  if (decrypted.is === 'no') return { why: decrypted.why }
+  const request = firstRequest(decrypted.bytes)
+  return request === undefined
+    ? { head: JSON.stringify(decrypted.bytes.toString('latin1', 0, HEAD_BYTES)) }
+    : { request }
 }
 
 /** Keys in the order of the documentation; what is unknown is absent. */
-const jsonOf = (file: string, { flow, outcome, missing }: Replayed): string => {
+const jsonOf = (file: string, { flow, outcome, missing, decrypted }: Replayed): string => {
   const { direction, protocols, reason, sni, alpn, http, result, rules, bytes, ended } = outcome
   const named = Object.entries(rules).filter(([, rule]) => rule.line > 0)
   return JSON.stringify({
@@ -107,6 +133,7 @@ const jsonOf = (file: string, { flow, outcome, missing }: Replayed): string => {
     sni,
     alpn,
     http: http && { ...http, version: `HTTP/${http.version}` },
+    insideTls: decrypted && insideOf(decrypted),
     verdict: result,
     rules: Object.fromEntries(named),
     bytes,

@@ -7,6 +7,7 @@ import {
   type Missing,
   type Side,
 } from '../codec/conversation.ts'
+import { type Decrypted, decryptClient, type Secrets } from '../codec/tlsDecrypt.ts'
 import { speaksFirst } from '../detect/detect.ts'
 import { createHttpState } from '../forward/httpState.ts'
 import type { Dial, Direction } from '../net/connection.ts'
@@ -21,15 +22,21 @@ export interface Replayed {
   readonly flow: Flow
   readonly outcome: Outcome
   readonly missing: readonly Missing[]
+  /** What the client said inside TLS, where a key log was given. */
+  readonly decrypted?: Decrypted | undefined
 }
 
 export interface ReplayOptions {
   readonly policy: Policy
   readonly directionOf: (flow: Flow) => Direction
+  /** Of a key log: opens the TLS that Sluice would have passed through. */
+  readonly secrets?: Secrets | undefined
 }
 
 const WAITS_MAX = 32 // timers that one wait may run: detection and dialling have three
 const TURNS_MAX = 8 // of the event loop, until an end has gone through: one for each stream that is inside another
+const SEALED_BYTES_MAX = 65_536 // of either side: a handshake with long chains, and the first request behind it
+const TLS_HANDSHAKE = 22
 const UNHEARD_BYTES_MAX = 16_384 // of a server that was not told anything yet: several times what greetings take
 
 /**
@@ -48,7 +55,8 @@ export const replay = (options: ReplayOptions): Replay => {
       if (event.is !== 'closed') continue
       const conversation = conversations.get(event.flow)
       conversations.delete(event.flow)
-      if (conversation) done.push({ ...event, outcome: await conversation.end() })
+      if (conversation)
+        done.push({ ...event, outcome: await conversation.end(), decrypted: conversation.decrypted?.() })
     }
     return done
   }
@@ -65,9 +73,10 @@ export interface Replay {
 interface Conversation {
   readonly hear: (event: ConversationEvent) => Promise<void>
   readonly end: () => Promise<Outcome>
+  readonly decrypted: (() => Decrypted | undefined) | undefined
 }
 
-const begin = async (flow: Flow, { policy, directionOf }: ReplayOptions): Promise<Conversation> => {
+const begin = async (flow: Flow, { policy, directionOf, secrets }: ReplayOptions): Promise<Conversation> => {
   const clock = virtualClock(flow.startedAt)
   const ledger = createLedger(clock)
   const sides = { client: recorded(0), server: recorded(UNHEARD_BYTES_MAX) }
@@ -106,10 +115,13 @@ const begin = async (flow: Flow, { policy, directionOf }: ReplayOptions): Promis
   const isOver = () => outcome !== undefined || bug !== undefined
   const isDecided = () => isOver() || life?.detected !== undefined
   const time = timeOf(clock)
+  const sealed = secrets && sealedBytes(secrets)
   await turn()
 
   return {
+    decrypted: sealed?.decrypted,
     async hear(event) {
+      if (event.is === 'data') sealed?.keep(event.from, event.bytes)
       await time.goTo(event.time)
       if (isOver() || event.is === 'opened' || event.is === 'closed') return
       // What one side says may be an answer to what the other one said before. Whoever waits for that to arrive, in a
@@ -135,6 +147,18 @@ const begin = async (flow: Flow, { policy, directionOf }: ReplayOptions): Promis
       if (outcome === undefined) throw bug ?? new Error('serve did not end when both sides were gone')
       return outcome
     },
+  }
+}
+
+/** Keeps the beginning of what both sides say, if it is TLS, to be opened at the end. */
+const sealedBytes = (secrets: Secrets) => {
+  const kept: Record<Side, Buffer> = { client: Buffer.alloc(0), server: Buffer.alloc(0) }
+  return {
+    keep(from: Side, bytes: Uint8Array) {
+      const room = SEALED_BYTES_MAX - kept[from].length
+      if (room > 0) kept[from] = Buffer.concat([kept[from], bytes.subarray(0, room)])
+    },
+    decrypted: () => (kept.client[0] === TLS_HANDSHAKE ? decryptClient(kept.client, kept.server, secrets) : undefined),
   }
 }
 

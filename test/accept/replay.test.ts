@@ -10,6 +10,7 @@ import { parseCommand } from '../../src/net/commandLine.ts'
 import { replayCommand, replayFile } from '../../src/replayCommand.ts'
 import { captureOf, connection, frame, packet, pcap, type Wire } from '../support/capture.ts'
 import { helloBytes } from '../support/clientHello.ts'
+import { tlsTalk } from '../support/tlsTalk.ts'
 import { policyOf } from '../support/world.ts'
 
 const FIXTURES = fileURLToPath(new URL('../fixtures/pcap', import.meta.url))
@@ -244,6 +245,27 @@ const command = async (...argv: string[]): Promise<{ code: number; out: string; 
 }
 
 const EMPTY = t.testdir({ 'policy.yaml': 'apiVersion: sluice/v1\n' })
+
+t.test('with a key log the command shows the first request inside TLS, or says why it cannot', async (t) => {
+  const { client, server, log } = await tlsTalk({ minVersion: 'TLSv1.3' })
+  const turns = [
+    ['client', client.subarray(0, 100)],
+    ['server', server],
+    ['client', client.subarray(100)],
+  ] as const
+  const capture = talk(turns as never, { server: '10.0.0.2:443' })
+  const directory = t.testdir({ 'tls.pcap': capture, 'keys.log': log, 'other.log': '' })
+  const file = join(directory, 'tls.pcap')
+  t.match((await command(file, '--keylog', join(directory, 'keys.log'))).out, / {2}inside TLS: GET \/secret HTTP\/1.1/)
+  const json = await command(file, '--json', '--keylog', join(directory, 'keys.log'))
+  t.same(JSON.parse(json.out).insideTls, { request: 'GET /secret HTTP/1.1' })
+  t.match(
+    (await command(file, '--keylog', join(directory, 'other.log'))).out,
+    /inside TLS: the key log has nothing about/,
+  )
+  t.notMatch((await command(file)).out, /inside TLS/)
+  await t.rejects(command(file, '--keylog', '/nonexistent'), { message: /--keylog .nonexistent: ENOENT/ })
+})
 
 t.test('the command writes one JSON object a connection, and what is unknown is absent', async (t) => {
   const turns = [
