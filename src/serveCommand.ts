@@ -3,6 +3,7 @@ import { resolve } from 'node:path'
 import manifest from '../package.json' with { type: 'json' }
 import { type Listening, listen } from './accept/listen.ts'
 import { ownAddresses } from './accept/ownAddresses.ts'
+import { type OwnDials, ownDials } from './accept/ownDials.ts'
 import { tunedOpener } from './accept/socketOptions.ts'
 import { configPaths } from './admin/configPaths.ts'
 import { keepPolicy, loadPolicy, problemsOf, type Reload } from './admin/livePolicy.ts'
@@ -70,11 +71,12 @@ const run = async (args: Arguments, io: Io): Promise<number> => {
   io.onReload(() => void live.reload())
 
   const shim = shimOrWarning(log)
+  const dials = ownDials(systemClock.now)
   const listening: Listening[] = []
   const admin: Listening[] = []
   const world: World = {
     policy: live.policy,
-    dial: tcpDialer(tunedOpener(loaded.policy.sections.sockets, shim)),
+    dial: tcpDialer(tunedOpener(loaded.policy.sections.sockets, shim, dials)),
     relay: shim === undefined ? relay : pumpOrWarning(log),
     clock: systemClock,
     random: Math.random,
@@ -90,7 +92,7 @@ const run = async (args: Arguments, io: Io): Promise<number> => {
   const stop = new EventEmitter()
   let connector: Connector | undefined
   try {
-    await listenAll(world, listening, shim, log)
+    await listenAll(world, listening, shim, dials, log)
     admin.push(...(await openAdmin(world, metrics, io, log, () => stop.emit('stop', 'POST /shutdown'))))
     const { version } = manifest
     const about = {
@@ -155,11 +157,17 @@ const shimOrWarning = (log: Log): Shim | undefined => {
 }
 
 /** Opens every listener. Throws an Error that says what is in the way. */
-const listenAll = async (world: World, listening: Listening[], shim: Shim | undefined, log: Log): Promise<void> => {
+const listenAll = async (
+  world: World,
+  listening: Listening[],
+  shim: Shim | undefined,
+  dials: OwnDials,
+  log: Log,
+): Promise<void> => {
   const wanted = listenersOf(world.policy().sections)
   for (const options of wanted) {
     try {
-      listening.push(await listen(options, world, shim))
+      listening.push(await listen({ ...options, ownDials: dials }, world, shim))
     } catch (error) {
       // A kernel without IPv6 is no reason to leave IPv4 unserved.
       const { code, message } = error as NodeJS.ErrnoException

@@ -7,6 +7,7 @@ import type { Direction } from '../net/connection.ts'
 import type { ProtocolError } from '../net/protocolError.ts'
 import { serve, type World } from '../proxy.ts'
 import { type Destination, originalDestination } from './originalDestination.ts'
+import type { OwnDials } from './ownDials.ts'
 import { type ProxyProtocol, takeProxyHeader } from './proxyProtocol.ts'
 import { type SocketOptions, tune } from './socketOptions.ts'
 
@@ -21,6 +22,7 @@ export interface ListenerOptions {
   /** Whether connections may, or must, begin with a PROXY protocol header. */
   readonly proxyProtocol?: ProxyProtocol
   readonly sockets?: SocketOptions
+  readonly ownDials?: OwnDials
 }
 
 /** A listener at work. `close` stops accepting; connections already accepted live on. */
@@ -76,6 +78,7 @@ const accept = async (
   const go = async (header?: ProxyHeader) => {
     const destination = destinationOf(found, header, world)
     if (destination === undefined) return turnAway('NO_ORIGINAL_DESTINATION', 'unknown' in found ? found.unknown : '')
+    if (await options.ownDials?.isOwn(peer, destination)) return turnAway('LOOP', OWN_DIAL)
     await serve({ direction, listener, peer: header?.source ?? peer, destination, stream: socket }, world)
   }
   const found = originalDestination(socket, shim, options.destination)
@@ -89,6 +92,8 @@ const accept = async (
     )
   }
 }
+
+const OWN_DIAL = 'it is a connection of the proxy itself, which the redirect must leave alone: see --proxy-uid'
 
 /**
  * Where the kernel says it was going; where it was not redirected, what a PROXY header says. Not the other way round:

@@ -1,6 +1,7 @@
 import { BoundSocket, connect, isIP, Socket, type TcpNetConnectOpts } from 'node:net'
 import { fdOf, type Shim } from '../native/shim.ts'
 import type { TcpOpener } from '../net/dial.ts'
+import type { OwnDials } from './ownDials.ts'
 
 /** What the kernel is told about every socket; 0 leaves a thing as the kernel has it. */
 export interface SocketOptions {
@@ -23,9 +24,10 @@ export const tune = (socket: Socket, { userTimeout, keepalive }: SocketOptions, 
 
 /** Opens sockets as `net.connect` does, with these options; the mark is on before the first packet leaves. */
 export const tunedOpener =
-  (options: SocketOptions, shim: Shim | undefined): TcpOpener =>
+  (options: SocketOptions, shim: Shim | undefined, dials?: OwnDials): TcpOpener =>
   (to) => {
     const socket = options.mark > 0 && shim !== undefined ? marked(to, options.mark, shim) : connect(to)
+    dials?.opened(socket, { host: to.host ?? '', port: to.port })
     socket.once('connect', () => tune(socket, options, shim))
     return socket
   }

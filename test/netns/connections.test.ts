@@ -291,6 +291,21 @@ test('whoever calls the proxy itself is refused, and nothing is dialled', async 
   }
 })
 
+test('a proxy that the redirect does not spare notices that it calls itself, at the first time', async (t) => {
+  await lab.redirect('apply', '--proxy-uid', '4999', '--proxy-gid', '', '--proxy-mark', '')
+  for (const { name, from, host } of WAYS.filter(({ direction }) => direction === 'outbound')) {
+    t.equal((await call(from, { host, port: ECHO, say: '\u0001', next: 'wait' })).ended, 'ECONNRESET', name)
+    await proxy.outcome(({ result }) => result === 'forwarded' || result === 'failed')
+    t.same(
+      proxy.outcomes.map(({ error }) => error?.code).filter((code) => code === 'LOOP'),
+      ['LOOP'],
+    )
+    t.equal(proxy.outcomes.length, 2, 'the call and its own echo, and no more')
+    proxy.forget()
+  }
+  await lab.redirect('apply')
+})
+
 test('the workload that calls its own address meets its inbound side', async (t) => {
   for (const family of [4, 6] satisfies Family[]) {
     const host = pod.addresses[family]
