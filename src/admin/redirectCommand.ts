@@ -7,7 +7,11 @@ import { type Probe, type ProbeResult, sendProbe } from './redirectProbe.ts'
 
 const SCRIPT = fileURLToPath(new URL('../../scripts/iptables/redirect.sh', import.meta.url))
 const VERIFY_FAILED = 95 // what validators of this kind exit with, and what repair controllers look for
-const OUTBOUND_PROBES = ['192.0.2.2', '2001:db8::2'] // addresses for documentation, which nobody has
+// Addresses for documentation, which nobody has; but should this host have the first, the second will do.
+const OUTBOUND_PROBES = [
+  ['192.0.2.2', '198.51.100.2'],
+  ['2001:db8::2', '2001:db8:2::2'],
+]
 const PROBE_PORT = 1404
 
 /** The flags of scripts/iptables/redirect.sh, which checks their values; a test holds the two lists together. */
@@ -134,13 +138,16 @@ const probesFor = (args: Arguments): Probe[] => {
 const outboundProbes = (args: Arguments): Address[] => {
   const given = single(args, 'probe')
   const port = firstPort(single(args, 'only-outbound-ports'))
-  if (given === undefined) return OUTBOUND_PROBES.map((host) => ({ host, port }))
+  if (given === undefined) return OUTBOUND_PROBES.map((hosts) => ({ host: hosts.find((host) => !isOurs(host))!, port }))
   const address = parseAddress(given)
   if (address !== undefined && /^[0-9.]+$|:/.test(address.host)) return [address]
   throw new UsageError(`--probe: '${given}' is not an address and a port such as 192.0.2.2:1404 or [2001:db8::2]:1404`)
 }
 
 const firstPort = (only: string | undefined): number => (only ? Number.parseInt(only, 10) : PROBE_PORT)
+
+const isOurs = (host: string): boolean =>
+  Object.values(networkInterfaces()).some((each) => each?.some(({ address }) => address === host))
 
 const ownAddress = (family: number): string | undefined =>
   Object.values(networkInterfaces())

@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto'
+import { createSocket } from 'node:dgram'
 import { connect, createServer, type Server } from 'node:net'
 import { type Address, formatAddress } from '../net/address.ts'
 
@@ -17,7 +18,6 @@ export interface ProbeResult {
 }
 
 const TOKEN_BYTES = 32 // enough that no other server says it by chance
-const NO_ROUTE = new Set(['ENETUNREACH', 'EHOSTUNREACH', 'EADDRNOTAVAIL', 'EAFNOSUPPORT'])
 
 /**
  * Sends one probe. Before the proxy runs we listen in its place and a secret must come back; while it runs, its own
@@ -27,6 +27,7 @@ export const sendProbe = async ({ name, to, listener }: Probe, timeoutMs: number
   const token = randomBytes(TOKEN_BYTES).toString('hex')
   const found = (result: ProbeResult['result'], detail: string): ProbeResult => ({ name, result, detail })
   const way = `${formatAddress(to)} to ${formatAddress(listener)}`
+  if (!(await hasRoute(to))) return found('skipped', `this host has no route to ${to.host}`)
   const stand = await standIn(listener, token)
   if (stand instanceof Error) return found('failed', `cannot listen on ${formatAddress(listener)}: ${stand.message}`)
   try {
@@ -35,13 +36,27 @@ export const sendProbe = async ({ name, to, listener }: Probe, timeoutMs: number
     if (heard === token) return found('passed', `${way}, and our own secret came back`)
     return found('failed', `${formatAddress(to)} was answered by someone else: it is not redirected`)
   } catch (error) {
-    const { code = '', message } = error as NodeJS.ErrnoException
-    if (NO_ROUTE.has(code)) return found('skipped', `no route to ${to.host} (${code})`)
-    return found('failed', `${way}: ${message}. Is this user the proxy's own (--proxy-uid), or the port skipped?`)
+    return found(
+      'failed',
+      `${way}: ${(error as Error).message}. Is this user the proxy's own (--proxy-uid), or the port skipped?`,
+    )
   } finally {
     if (stand !== 'taken') stand.close()
   }
 }
+
+/** Asked of the kernel, without a packet: somebody on the way who answers "unreachable" is no missing route of ours. */
+const hasRoute = ({ host, port }: Address): Promise<boolean> =>
+  new Promise((resolve) => {
+    const socket = createSocket(host.includes(':') ? 'udp6' : 'udp4')
+    const done = (answer: boolean) => {
+      socket.close()
+      resolve(answer)
+    }
+    socket.once('error', () => done(false))
+    socket.once('connect', () => done(true))
+    socket.connect(port, host)
+  })
 
 /** Listens where the proxy will and greets each caller with the token; 'taken' when the proxy is there already. */
 const standIn = (at: Address, token: string): Promise<Server | 'taken' | Error> =>

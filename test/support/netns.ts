@@ -76,6 +76,9 @@ const PROXY_UID = 2102
 /** Without root only one user and one group exist in the namespace, and a mark tells the proxy apart. */
 const PROXY_MARK = 0x51
 
+/** The test runner has its hook loaded into every Node process that is started; here that must not be. */
+const WITHOUT_HOOK = ['env', '-u', 'NODE_OPTIONS']
+
 const isRoot = process.getuid?.() === 0
 
 /** Whether this system lets us make namespaces: as root, or in a user namespace. */
@@ -206,7 +209,7 @@ const space = (pid: number, addresses: Space['addresses'], children: Set<ChildPr
   const user = isRoot ? [] : ['-U', '--preserve-credentials']
   const launch = (command: readonly string[], options: StartOptions, stdio: StdioOptions): ChildProcess => {
     const prefix = ['-t', `${pid}`, ...user, '-n', '--', 'setpriv', '--pdeathsig', 'KILL', ...(options.as ?? [])]
-    const child = spawn('nsenter', [...prefix, ...command], {
+    const child = spawn('nsenter', [...prefix, ...WITHOUT_HOOK, ...command], {
       stdio,
       serialization: 'advanced',
       env: { ...process.env, ...options.env },
