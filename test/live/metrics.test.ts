@@ -94,3 +94,18 @@ test('docs/metrics.md lists the metrics there are, and no others', async () => {
       metric,
     )
 })
+
+test('the dashboard and the alert rules ask only for metrics that exist', async () => {
+  const { metrics, serve } = busy()
+  serve('a rule')
+  const documented = [...readFileSync('docs/metrics.md', 'utf8').matchAll(/`(sluice_\w+)`/g)].map(([, name]) => name!)
+  const exposed = [...(await metrics.registry.metrics()).matchAll(/^# TYPE (\S+)/gm)].map(([, name]) => name!)
+  const known = new Set([...documented, ...exposed])
+  for (const file of ['docs/grafana-dashboard.json', 'docs/alerts.yaml']) {
+    const asked = new Set(readFileSync(file, 'utf8').match(/\b(?:sluice|process|nodejs)_\w+/g))
+    assert.ok(asked.size > 5)
+    for (const name of asked) assert.ok(known.has(name.replace(/_bucket$/, '')), `${file} asks for ${name}`)
+  }
+  const { status, stdout, stderr } = spawnSync('promtool', ['check', 'rules', 'docs/alerts.yaml'], { encoding: 'utf8' })
+  assert.equal(status, 0, `${stdout}${stderr}`)
+})
