@@ -13,7 +13,7 @@ import { adminRoutes } from './admin/routes.ts'
 import { startAdmin } from './admin/server.ts'
 import { tapRoutes } from './admin/tap.ts'
 import type { Connector } from './command/connector.ts'
-import { readEnvironment } from './command/environment.ts'
+import { type Otlp, readEnvironment } from './command/environment.ts'
 import { openConnector } from './command/openConnector.ts'
 import { listenersOf } from './config.ts'
 import { createHttpState } from './forward/httpState.ts'
@@ -27,11 +27,13 @@ import { tcpDialer } from './net/dial.ts'
 import { type Relay, relay } from './net/relay.ts'
 import { readSecret } from './net/secret.ts'
 import { formatDiagnostic } from './policy/diagnostic.ts'
+import type { Sections } from './policy/sections.ts'
 import type { World } from './proxy.ts'
 import { createLedger, type Ledger } from './telemetry/ledger.ts'
 import { createLog, type Log } from './telemetry/log.ts'
 import { countConnections, countRequests, createMetrics, type Metrics } from './telemetry/metrics.ts'
 import { createPulse } from './telemetry/pulse.ts'
+import { openTraces, type Traces } from './telemetry/traces.ts'
 
 /** `sluice serve`. */
 export const serveCommand: Command = {
@@ -70,6 +72,7 @@ const run = async (args: Arguments, io: Io): Promise<number> => {
   const live = keepPolicy(paths, loaded, systemClock, (reload) => reloaded(reload, log, ledger, tls))
   io.onReload(() => void live.reload())
 
+  const traces = await tracesOf(loaded.policy.sections.traces, connecting.environment.otlp)
   const shim = shimOrWarning(log)
   const dials = ownDials(systemClock.now)
   const listening: Listening[] = []
@@ -80,7 +83,7 @@ const run = async (args: Arguments, io: Io): Promise<number> => {
     relay: shim === undefined ? relay : pumpOrWarning(log),
     clock: systemClock,
     random: Math.random,
-    http: createHttpState(systemClock, Math.random),
+    http: createHttpState(systemClock, Math.random, traces),
     ledger,
     isOwn: ownAddresses(() => [...listening, ...admin].map(({ address }) => address), systemClock.now),
     tls,
@@ -121,11 +124,21 @@ const run = async (args: Arguments, io: Io): Promise<number> => {
   live.close()
   const { drain } = world.policy().sections.limits
   await Promise.all([connector?.close(drain), ledger.drain(drain)])
+  await traces?.close(FLUSH_MS_MAX)
   for (const each of admin) each.close()
   tls.close()
   log.info('sluice has stopped')
   log.flush()
   return 0
+}
+
+const FLUSH_MS_MAX = 2_000 // the last spans are worth a moment, and a collector that is down no more than that
+
+/** What the environment says of traces, over what the document says: pods are configured by variables. */
+const tracesOf = async (section: Sections['traces'], otlp: Otlp | undefined): Promise<Traces | undefined> => {
+  const endpoint = otlp?.endpoint ?? section.endpoint
+  if (endpoint === undefined) return undefined
+  return openTraces({ ...section, ...otlp, endpoint, version: manifest.version })
 }
 
 const listed = (listening: readonly Listening[]): string =>

@@ -2,6 +2,7 @@ import type { Address } from '../net/address.ts'
 import { formatAddress } from '../net/address.ts'
 import { HandshakeError } from '../net/tls/failure.ts'
 import type { RequestOutcome } from '../telemetry/outcome.ts'
+import type { RequestTrace } from '../telemetry/traces.ts'
 import type { Answer, Asking, Fields, RequestHead, ResponseHead, Upstream, Why } from './exchange.ts'
 import { hopsOf, requestFields, responseFields } from './fields.ts'
 import type { HttpSettings, Retry } from './httpSettings.ts'
@@ -34,6 +35,7 @@ export class HttpExchange implements Asking, Idling {
   #asking: Asking | undefined
   #attempts = 0
   #forget: (() => void) | undefined
+  #trace: RequestTrace | undefined
   #cancelTimeout: (() => void) | undefined
   #cancelHeadTimeout: (() => void) | undefined
   /** What of the body may have to be sent, or sent again. */
@@ -77,6 +79,8 @@ export class HttpExchange implements Asking, Idling {
   begin() {
     const { http, clock } = this.#router
     const settings = this.#settings
+    this.#trace = this.#router.trace(this.#asked, this.#head.fields)
+    if (this.#trace) this.#head = { ...this.#head, fields: this.#trace.fields }
     if (settings.deny) return this.#refuse('denied', settings.denyStatus)
     if (settings.rateLimit !== undefined && this.#isOverRate()) return
     if (settings.redirectTo !== undefined) return this.#redirect(settings.redirectTo)
@@ -411,6 +415,7 @@ export class HttpExchange implements Asking, Idling {
     // An upstream that answered without waiting for the rest of the request will not get it.
     if (!this.#requestDone) this.#drop(0)
     if (this.#attempt !== undefined) this.#attempt.isOver = true
+    this.#trace?.end(this.#outcome(cause))
     this.#router.finished(this, cause, () => this.#outcome(cause))
   }
 

@@ -1,5 +1,6 @@
 import type { Clock } from '../net/clock.ts'
 import type { RuleRef } from '../policy/verdict.ts'
+import type { Traces } from '../telemetry/traces.ts'
 import { Pool, type PoolLimitHit } from './pool.ts'
 
 /** What the HTTP connections of one process share. */
@@ -10,12 +11,14 @@ export interface HttpState {
   readonly rates: Rates
   readonly budgets: Budgets
   readonly idle: IdleWatch
+  /** Present where traces are configured. */
+  readonly traces?: Pick<Traces, 'begin'> | undefined
   /** How often each limit was hit. */
   readonly hits: Record<PoolLimitHit | 'rate' | 'retryBudget', number>
 }
 
 /** A process that has served no request yet. */
-export const createHttpState = (clock: Clock, random: () => number): HttpState => {
+export const createHttpState = (clock: Clock, random: () => number, traces?: HttpState['traces']): HttpState => {
   const hits = { connections: 0, pending: 0, rate: 0, retryBudget: 0 }
   return {
     pool: new Pool(clock, (what) => {
@@ -28,6 +31,7 @@ export const createHttpState = (clock: Clock, random: () => number): HttpState =
     budgets: new Budgets(clock),
     idle: new IdleWatch(clock),
     hits,
+    traces,
   }
 }
 

@@ -8,8 +8,9 @@ import { decide, narrow } from '../policy/decide.ts'
 import type { Policy } from '../policy/policy.ts'
 import { settled } from '../policy/verdict.ts'
 import type { RequestOutcome } from '../telemetry/outcome.ts'
+import type { RequestTrace } from '../telemetry/traces.ts'
 import { announcing } from './announce.ts'
-import type { Answer, Asking, Open, RequestHead, Upstream, UpstreamEvents } from './exchange.ts'
+import type { Answer, Asking, Fields, Open, RequestHead, Upstream, UpstreamEvents } from './exchange.ts'
 import type { Origin } from './fields.ts'
 import { Http1Upstream } from './http1Upstream.ts'
 import { http2UpstreamOptions } from './http2Settings.ts'
@@ -125,6 +126,12 @@ export class Router {
   }
 
   #foreign: Address | undefined
+
+  /** Begins the spans of a request, where traces are configured. */
+  trace({ method, authority, target }: RequestHead, fields: Fields): RequestTrace | undefined {
+    const { direction, peer } = this.#plan.connection
+    return this.http.traces?.begin({ method, authority, target, direction, peer, fields })
+  }
 
   /** Which address the n-th try goes to: each in turn, from one chosen by chance. */
   addressFor({ upstream }: HttpSettings, attempt: number): Address | undefined {

@@ -9,6 +9,7 @@ import { processLimits } from './sections/processLimits.ts'
 import type { Section } from './sections/section.ts'
 import { sockets } from './sections/sockets.ts'
 import { tlsSettings } from './sections/tls.ts'
+import { traces } from './sections/traces.ts'
 import { trust } from './sections/trust.ts'
 import type { Shape } from './shape.ts'
 
@@ -22,6 +23,7 @@ export const SECTIONS = {
   mesh,
   admin,
   log,
+  traces,
   commands,
   sockets,
 }
