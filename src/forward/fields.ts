@@ -48,6 +48,11 @@ export const responseFields = (fields: Fields, changes: FieldChanges): Fields =>
   return changed
 }
 
+/** The trailers of a request as they go on: nothing in our name there either. */
+export const requestTrailers = (fields: Fields): Fields => kept(fields, NOTHING, true)
+
+const NOTHING: ReadonlySet<string> = new Set()
+
 /** A copy without those removed, nor, of a client, any that begins with `sluice-`. */
 const kept = (fields: Fields, remove: ReadonlySet<string>, isClients: boolean): Fields => {
   const copy: Fields = []

@@ -4,7 +4,7 @@ import { HandshakeError } from '../net/tls/failure.ts'
 import type { RequestOutcome } from '../telemetry/outcome.ts'
 import type { RequestTrace } from '../telemetry/traces.ts'
 import type { Answer, Asking, Fields, RequestHead, ResponseHead, Upstream, Why } from './exchange.ts'
-import { hopsOf, requestFields, responseFields } from './fields.ts'
+import { hopsOf, requestFields, requestTrailers, responseFields } from './fields.ts'
 import type { HttpSettings, Retry } from './httpSettings.ts'
 import type { Idling } from './httpState.ts'
 import { type Cause, isGrpc, reply } from './reply.ts'
@@ -113,8 +113,10 @@ export class HttpExchange implements Asking, Idling {
   trailers(fields: Fields) {
     if (this.#isDone || this.#requestDone) return
     this.#requestDone = true
-    this.#trailers = fields
-    this.#asking?.trailers(fields)
+    const trailers = requestTrailers(fields)
+    if (trailers.length > 0) this.#trailers = trailers
+    if (trailers.length > 0) this.#asking?.trailers(trailers)
+    else this.#asking?.data(NOTHING, true)
     this.#awaitHead()
   }
 

@@ -441,6 +441,9 @@ test('31: what a client says in our name never reaches the server', () =>
       get('/', 'Sluice-Identity: spiffe://admin\r\nsluice-anything: x\r\nsluice-hop: junk\r\nA: b\r\n'),
     )
     assert.equal(unmarked(server.received[0]), get('/', 'A: b\r\n'))
+    const trailing = 'POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n'
+    await ask(sluice.address, `${trailing}Sluice-Identity: x\r\nA: b\r\n\r\n`)
+    assert.match(server.received.join(''), /\r\n0\r\nA: b\r\n\r\n$/)
   }))
 
 test('32: a drain lets the request in flight end, then closes', async () => {
