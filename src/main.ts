@@ -11,6 +11,8 @@ const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
   certs: async () => (await import('./admin/certsCommand.ts')).certsCommand,
   diff: async () => (await import('./diffCommand.ts')).diffCommand,
   demo: async () => (await import('./admin/demoCommand.ts')).demoCommand,
+  labels: async () => (await import('./gateway/labelsCommand.ts')).labelsCommand,
+  token: async () => (await import('./tokenCommand.ts')).tokenCommand,
   explain: async () => (await import('./admin/explainCommand.ts')).explainCommand,
   learn: async () => (await import('./learnCommand.ts')).learnCommand,
   fmt: async () => (await import('./admin/fmtCommand.ts')).fmtCommand,

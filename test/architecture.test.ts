@@ -9,7 +9,7 @@ import { test } from 'tap'
 const LINES = [
   ['main.ts'],
   ['diffCommand.ts', 'learnCommand.ts'], // use what replayCommand.ts makes of a capture
-  ['serveCommand.ts', 'replayCommand.ts'], // what main.ts would be without its table of commands: it introduces the accepters to each other
+  ['serveCommand.ts', 'replayCommand.ts', 'tokenCommand.ts'], // what main.ts would be without its table of commands: it introduces the accepters to each other
   ['config.ts'],
   ['accept', 'gateway', 'callback', 'command', 'admin'],
   ['proxy.ts'],

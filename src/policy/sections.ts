@@ -2,6 +2,7 @@ import type * as v from 'valibot'
 import { admin } from './sections/admin.ts'
 import { certificates } from './sections/certificates.ts'
 import { commands } from './sections/commands.ts'
+import { gateway } from './sections/gateway.ts'
 import { listeners } from './sections/listeners.ts'
 import { log } from './sections/log.ts'
 import { mesh } from './sections/mesh.ts'
@@ -22,6 +23,7 @@ export const SECTIONS = {
   tls: tlsSettings,
   mesh,
   admin,
+  gateway,
   log,
   traces,
   commands,
