@@ -1,7 +1,9 @@
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
+import type { Direction } from '../net/connection.ts'
 import { labelBudget } from './labelBudget.ts'
 import type { Ledger } from './ledger.ts'
 import type { Outcome } from './outcome.ts'
+import { createTally, type Series } from './tally.ts'
 
 /** One metric: its name without the prefix, its labels, and what it says. `docs/metrics.md` is checked against it. */
 interface About {
@@ -20,7 +22,8 @@ const LIFETIMES = [0.01, 0.1, 1, 10, 60, 300, 3600, 86_400]
 /** The numbers of one process, fed from its ledger and read by whoever scrapes. */
 export interface Metrics {
   readonly registry: Registry
-  readonly counter: (name: string, about: About) => Counter
+  /** With `collect`, its values are put together anew at each scrape. */
+  readonly counter: (name: string, about: About & { readonly collect?: (counter: Counter) => void }) => Counter
   readonly gauge: (name: string, about: About & { readonly collect?: (gauge: Gauge) => void }) => Gauge
   readonly histogram: (name: string, about: About & { readonly buckets?: readonly number[] }) => Histogram
 }
@@ -36,7 +39,14 @@ export const createMetrics = (version: string): Metrics => {
   })
   const metrics: Metrics = {
     registry,
-    counter: (name, about) => new Counter(common(name, about)),
+    counter: (name, { collect, ...about }) => {
+      const collecting = (): void => {
+        counter.reset()
+        collect?.(counter)
+      }
+      const counter: Counter = new Counter({ ...common(name, about), ...(collect && { collect: collecting }) })
+      return counter
+    },
     gauge: (name, { collect, ...about }) => {
       const gauge: Gauge = new Gauge({ ...common(name, about), ...(collect && { collect: () => collect(gauge) }) })
       return gauge
@@ -103,48 +113,44 @@ export const countConnections = (metrics: Metrics, ledger: Ledger): void => {
   })
 }
 
-/** A counter of two or three labels that costs a look into a map, for what happens with every request: nanoseconds. */
-const tally = (metrics: Metrics, name: string, { help, labels }: About) => {
-  const counts = new Map<string, { readonly values: readonly string[]; n: number }>()
-  const counter: Counter = new Counter({
-    name: `sluice_${name}`,
-    help,
-    labelNames: [...labels],
-    registers: [metrics.registry],
-    collect: () => {
-      counter.reset()
-      for (const { values, n } of counts.values()) counter.inc(labelled(labels, values), n)
-    },
-  })
-  return {
-    add(first: string, second: string, third: string, n: number): void {
-      const key = `${first} ${second} ${third}`
-      const found = counts.get(key)
-      if (found === undefined) counts.set(key, { values: [first, second, third], n })
-      else found.n += n
-    },
-  }
+/** What is counted of the requests that are alike. Read at each scrape; prom-client is too slow for each request. */
+interface Alike {
+  readonly labels: { readonly direction: Direction; readonly version: string; readonly class: string }
+  readonly duration: Series
+  readonly waiting: Series
+  requests: number
 }
-
-const labelled = (names: readonly string[], values: readonly string[]): Record<string, string> =>
-  Object.fromEntries(names.map((name, i) => [name, values[i] ?? '']))
 
 /** Counts every HTTP request by its Outcome. */
 export const countRequests = (metrics: Metrics, ledger: Ledger): void => {
   const rule = labelBudget(RULES_MAX)
   const cause = labelBudget(CODES_MAX)
-  const requests = tally(metrics, 'requests_total', {
-    help: 'HTTP requests, by the class of the status the client was told; class 0xx was told nothing.',
-    labels: ['direction', 'version', 'class'],
-  })
-  const duration = metrics.histogram('request_duration_seconds', {
-    help: 'From the head of the request until the answer was complete.',
-    labels: ['direction', 'class'],
-  })
-  const waiting = metrics.histogram('request_head_seconds', {
-    help: 'From the head of the request until the head of the answer.',
-    labels: ['direction'],
-  })
+  const kinds = new Map<string, Alike>()
+  const bytes = { inbound: { sent: 0, received: 0 }, outbound: { sent: 0, received: 0 } }
+  const duration = seriesBy(
+    metrics,
+    'request_duration_seconds',
+    'From the head of the request until the answer was complete.',
+    ['direction', 'class'],
+  )
+  const waiting = seriesBy(
+    metrics,
+    'request_head_seconds',
+    'From the head of the request until the head of the answer.',
+    ['direction'],
+  )
+  const alike = (direction: Direction, version: string, status: number): Alike => {
+    const group = Math.floor(status / 100)
+    const key = `${direction} ${version} ${group}`
+    let found = kinds.get(key)
+    if (found === undefined) {
+      const labels = { direction, version, class: `${group}xx` }
+      const series = { duration: duration({ direction, class: labels.class }), waiting: waiting({ direction }) }
+      found = { labels, ...series, requests: 0 }
+      kinds.set(key, found)
+    }
+    return found
+  }
   const retries = metrics.counter('request_retries_total', {
     help: 'Attempts beyond the first.',
     labels: ['direction'],
@@ -153,9 +159,20 @@ export const countRequests = (metrics: Metrics, ledger: Ledger): void => {
     help: 'Requests that Sluice answered itself or that broke off, by the cause in their log line.',
     labels: ['direction', 'cause'],
   })
-  const bytes = tally(metrics, 'request_bytes_total', {
+  metrics.counter('requests_total', {
+    help: 'HTTP requests, by the class of the status the client was told; class 0xx was told nothing.',
+    labels: ['direction', 'version', 'class'],
+    collect: (counter) => {
+      for (const { labels, requests } of kinds.values()) counter.inc(labels, requests)
+    },
+  })
+  metrics.counter('request_bytes_total', {
     help: 'Bytes of bodies: sent is those of requests, received those of answers.',
     labels: ['direction', 'way'],
+    collect: (counter) => {
+      for (const direction of ['inbound', 'outbound'] as const)
+        for (const way of ['sent', 'received'] as const) counter.inc({ direction, way }, bytes[direction][way])
+    },
   })
   const decisions = metrics.counter('request_rule_decisions_total', {
     help: 'How often a rule of the policy decided an aspect of a request.',
@@ -163,18 +180,31 @@ export const countRequests = (metrics: Metrics, ledger: Ledger): void => {
   })
   ledger.subscribeRequests((request, { direction }) => {
     const { status, version, ms, headMs, attempts, error, rules } = request
-    const group = `${Math.floor(status / 100)}xx`
-    requests.add(direction, version, group, 1)
-    duration.observe({ direction, class: group }, ms / 1000)
-    if (headMs !== undefined) waiting.observe({ direction }, headMs / 1000)
+    const kind = alike(direction, version, status)
+    kind.requests += 1
+    kind.duration.observe(ms / 1000)
+    if (headMs !== undefined) kind.waiting.observe(headMs / 1000)
     if (attempts > 1) retries.inc({ direction }, attempts - 1)
     if (error !== undefined) errors.inc({ direction, cause: cause(error) })
-    bytes.add(direction, 'sent', '', request.bytes.sent)
-    bytes.add(direction, 'received', '', request.bytes.received)
-    for (const [aspect, { name, line }] of Object.entries(rules)) {
+    bytes[direction].sent += request.bytes.sent
+    bytes[direction].received += request.bytes.received
+    for (const aspect in rules) {
+      const { name, line } = rules[aspect]!
       if (line > 0) decisions.inc({ rule: rule(name), aspect })
     }
   })
+}
+
+/** Series of one histogram, each made once. */
+const seriesBy = ({ registry }: Metrics, name: string, help: string, labelNames: readonly string[]) => {
+  const tally = createTally(registry, `sluice_${name}`, help, labelNames, SECONDS)
+  const known = new Map<string, Series>()
+  return (labels: Readonly<Record<string, string>>): Series => {
+    const key = Object.values(labels).join(' ')
+    const found = known.get(key) ?? tally.series(labels)
+    known.set(key, found)
+    return found
+  }
 }
 
 /** A connection may live for days: its bytes count while it is open, and not only in the moment it ends. */
