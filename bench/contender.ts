@@ -109,7 +109,8 @@ const listening = async (port: number, child: ChildProcess, complaint: () => str
     if (child.exitCode !== null) break
     const socket = connect(port, '127.0.0.1')
     const up = await new Promise<boolean>((resolve) => {
-      socket.once('connect', () => resolve(true))
+      // A connect to a free local port can meet itself (RFC 9293 section 3.5, simultaneous open).
+      socket.once('connect', () => resolve(socket.localPort !== port))
       socket.once('error', () => resolve(false))
     })
     socket.destroy()

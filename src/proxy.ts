@@ -1,3 +1,4 @@
+import { isIP } from 'node:net'
 import type { Duplex } from 'node:stream'
 import type { Detection } from './detect/detect.ts'
 import { peek } from './detect/peek.ts'
@@ -150,6 +151,57 @@ const round = async (known: Inside, life: Life, world: World, isInside = false):
   return FORWARDERS[spoken](seen.stream, { ...planned(), policy: forRequests }, dial)
 }
 
+/** What will become of connections whose protocol the policy knows before a byte is read. */
+export interface Foreseen {
+  readonly rules: Life['rules']
+  readonly upstream: Address
+  /** The upstream, where it is not the destination itself. */
+  readonly fixed: Address | undefined
+  readonly idleMs: number
+  readonly halfClosedMs: number
+  readonly connectMs: number
+}
+
+/**
+ * The steps of `live` for a connection that is nothing but bytes to one address, taken without it: then the pump can do
+ * what is left. Undefined for all others, also for denied ones: they are served.
+ */
+export const foresee = (
+  from: Pick<Connection, 'direction' | 'peer' | 'destination'>,
+  world: World,
+): Foreseen | undefined => {
+  const { direction, peer, destination } = from
+  if (world.isOwn(destination)) return undefined
+  const first: Facts = { direction, peer, destination }
+  const policy = world.policy()
+  if (valueOr(decide(policy, first).protocol, 'detect') !== 'opaque') return undefined
+  const verdict = decide(policy, withDetection(first, AS_POLICY_SAYS))
+  if (denies(verdict) || settled(verdict.protocol) !== 'opaque') return undefined
+  if (dryRunOf(policy, withDetection(first, AS_POLICY_SAYS)) !== undefined) return undefined
+  if (settled(verdict['upstream.proxyProtocol']) !== 'none') return undefined
+  const [upstream, ...others] = upstreamAddresses(verdict, destination)
+  if (upstream === undefined || others.length > 0 || isIP(upstream.host) === 0) return undefined
+  return {
+    rules: rulesOf(verdict),
+    upstream,
+    fixed: upstream === destination ? undefined : upstream,
+    idleMs: settled(verdict['limits.idle']),
+    halfClosedMs: settled(verdict['limits.halfClosed']),
+    connectMs: settled(verdict['limits.connect']),
+  }
+}
+
+/** Writes down what `live` would have of such a connection. */
+export const writeForeseen = (life: Life, { rules, fixed }: Foreseen, world: World): void => {
+  const { direction, peer, destination } = life
+  life.protocols.push('opaque')
+  life.reason = 'policy'
+  life.detected = NOT_A_BYTE
+  life.rules = rules
+  life.upstream = fixed ?? destination
+  life.allowed = () => !denies(decide(world.policy(), withDetection({ direction, peer, destination }, AS_POLICY_SAYS)))
+}
+
 interface Seen {
   readonly detection: Detection | Agreed
   /** To go on with: nothing is missing from it. */
@@ -160,6 +212,7 @@ interface Seen {
   readonly early?: EarlyDial | undefined
 }
 
+const NOT_A_BYTE = { bytes: 0, ms: 0, head: '' }
 const AS_POLICY_SAYS: Detection = { protocol: 'opaque', because: 'policy' }
 
 /** Reads until the protocol is certain; meanwhile a server that speaks first is given the chance to. */
@@ -253,7 +306,8 @@ const rulesOf = (verdict: Verdict): Life['rules'] => {
 
 const ALWAYS_NAMED: ReadonlySet<AspectName> = new Set(['deny', 'protocol', 'upstream'])
 
-const resultOf = (ended: Ending): Result => {
+/** What an ending means, in one word. */
+export const resultOf = (ended: Ending): Result => {
   switch (ended) {
     case 'denied':
       return 'denied'

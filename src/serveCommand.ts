@@ -1,9 +1,10 @@
 import { EventEmitter, once } from 'node:events'
 import { resolve } from 'node:path'
 import manifest from '../package.json' with { type: 'json' }
-import { type Listening, listen } from './accept/listen.ts'
+import { type ListenerOptions, type Listening, listen } from './accept/listen.ts'
 import { ownAddresses } from './accept/ownAddresses.ts'
 import { type OwnDials, ownDials } from './accept/ownDials.ts'
+import { pumpListener } from './accept/pumpListen.ts'
 import { tunedOpener } from './accept/socketOptions.ts'
 import { configPaths } from './admin/configPaths.ts'
 import { keepPolicy, loadPolicy, problemsOf, type Reload } from './admin/livePolicy.ts'
@@ -18,13 +19,13 @@ import { openConnector } from './command/openConnector.ts'
 import { listenersOf } from './config.ts'
 import { createHttpState } from './forward/httpState.ts'
 import type { TlsWorld } from './forward/tlsWorld.ts'
-import { loadPump } from './native/pump.ts'
+import { loadPump, type Pump } from './native/pump.ts'
 import { loadShim, type Shim } from './native/shim.ts'
 import { formatAddress } from './net/address.ts'
 import { systemClock } from './net/clock.ts'
 import type { Arguments, Command, Io } from './net/commandLine.ts'
 import { tcpDialer } from './net/dial.ts'
-import { type Relay, relay } from './net/relay.ts'
+import { relay } from './net/relay.ts'
 import { readSecret } from './net/secret.ts'
 import { formatDiagnostic } from './policy/diagnostic.ts'
 import type { Sections } from './policy/sections.ts'
@@ -69,18 +70,22 @@ const run = async (args: Arguments, io: Io): Promise<number> => {
   ledger.subscribe(log.outcome)
   ledger.subscribeRequests((request, life) => log.request(request, life, systemClock.time()))
   const tls = await keepTls(loaded.policy.sections, systemClock, log)
-  const live = keepPolicy(paths, loaded, systemClock, (reload) => reloaded(reload, log, ledger, tls))
+  const shim = shimOrWarning(log)
+  const pump = shim && pumpOrWarning(log)
+  const live = keepPolicy(paths, loaded, systemClock, (reload) => {
+    pump?.forgetRoutes()
+    reloaded(reload, log, ledger, tls)
+  })
   io.onReload(() => void live.reload())
 
   const traces = await tracesOf(loaded.policy.sections.traces, connecting.environment.otlp)
-  const shim = shimOrWarning(log)
   const dials = ownDials(systemClock.now)
   const listening: Listening[] = []
   const admin: Listening[] = []
   const world: World = {
     policy: live.policy,
     dial: tcpDialer(tunedOpener(loaded.policy.sections.sockets, shim, dials)),
-    relay: shim === undefined ? relay : pumpOrWarning(log),
+    relay: pump?.relay ?? relay,
     clock: systemClock,
     random: Math.random,
     http: createHttpState(systemClock, Math.random, traces),
@@ -95,7 +100,7 @@ const run = async (args: Arguments, io: Io): Promise<number> => {
   const stop = new EventEmitter()
   let connector: Connector | undefined
   try {
-    await listenAll(world, listening, shim, dials, log)
+    await listenAll(world, listening, shim, pump, dials, log)
     admin.push(...(await openAdmin(world, metrics, io, log, () => stop.emit('stop', 'POST /shutdown'))))
     const { version } = manifest
     const about = {
@@ -155,11 +160,11 @@ const reloaded = (reload: Reload, log: Log, ledger: Ledger, tls: TlsWorld): void
 }
 
 /** Opaque bytes never pass through Node where the pump runs. */
-const pumpOrWarning = (log: Log): Relay => {
+const pumpOrWarning = (log: Log): Pump | undefined => {
   const loaded = loadPump(relay)
   if (loaded.is === 'ready') return loaded.value
   log.warn(`${loaded.reason}\nWithout the pump opaque connections cost more CPU.`)
-  return relay
+  return undefined
 }
 
 const shimOrWarning = (log: Log): Shim | undefined => {
@@ -174,13 +179,16 @@ const listenAll = async (
   world: World,
   listening: Listening[],
   shim: Shim | undefined,
+  pump: Pump | undefined,
   dials: OwnDials,
   log: Log,
 ): Promise<void> => {
+  const open =
+    shim && pump ? pumpListener(pump, world, shim) : (options: ListenerOptions) => listen(options, world, shim)
   const wanted = listenersOf(world.policy().sections)
   for (const options of wanted) {
     try {
-      listening.push(await listen({ ...options, ownDials: dials }, world, shim))
+      listening.push(await open({ ...options, ownDials: dials }))
     } catch (error) {
       // A kernel without IPv6 is no reason to leave IPv4 unserved.
       const { code, message } = error as NodeJS.ErrnoException

@@ -32,20 +32,25 @@ export interface Listening {
 }
 
 /** Opens a listener. Rejects with an Error that names the address, for example when it is taken. */
-export const listen = (options: ListenerOptions, world: World, shim: Shim | undefined): Promise<Listening> =>
-  new Promise((resolve, reject) => {
-    const { address, name } = options
-    let open = 0
-    const server = createServer({ allowHalfOpen: true, noDelay: true }, (socket) => {
-      // A stream without an error listener kills the process.
-      socket.on('error', () => {})
-      open += 1
-      if (options.sockets !== undefined) tune(socket, options.sockets, shim)
-      // Not the socket's close: a pumped connection goes on when its socket is gone.
-      void accept(socket, open, options, world, shim).finally(() => {
-        open -= 1
-      })
+export const listen = (options: ListenerOptions, world: World, shim: Shim | undefined): Promise<Listening> => {
+  let open = 0
+  const server = createServer({ allowHalfOpen: true, noDelay: true }, (socket) => {
+    // A stream without an error listener kills the process.
+    socket.on('error', () => {})
+    open += 1
+    if (options.sockets !== undefined) tune(socket, options.sockets, shim)
+    const found = originalDestination(socket, shim, options.destination)
+    // Not the socket's close: a pumped connection goes on when its socket is gone.
+    void accept(socket, open, options, world, found).finally(() => {
+      open -= 1
     })
+  })
+  return listening(server, options)
+}
+
+/** Binds a server to the address of its options. */
+export const listening = (server: Server, { address, name }: ListenerOptions): Promise<Listening> =>
+  new Promise((resolve, reject) => {
     server.once('error', (error: NodeJS.ErrnoException) => {
       reject(
         Object.assign(new Error(`listener ${name} cannot listen on ${formatAddress(address)}: ${error.code}`), {
@@ -60,13 +65,13 @@ export const listen = (options: ListenerOptions, world: World, shim: Shim | unde
     })
   })
 
-/** Resolves when the connection is over. */
-const accept = async (
+/** Takes an accepted connection through its life; resolves when it is over. */
+export const accept = async (
   socket: Socket,
   open: number,
   options: ListenerOptions,
   world: World,
-  shim: Shim | undefined,
+  found: Destination,
 ): Promise<void> => {
   const { name: listener, direction, maxConnections, proxyProtocol = 'none' } = options
   const peer = { host: unmapped(socket.remoteAddress ?? ''), port: socket.remotePort ?? 0 }
@@ -81,7 +86,6 @@ const accept = async (
     if (await options.ownDials?.isOwn(peer, destination)) return turnAway('LOOP', OWN_DIAL)
     await serve({ direction, listener, peer: header?.source ?? peer, destination, stream: socket }, world)
   }
-  const found = originalDestination(socket, shim, options.destination)
   if (open > maxConnections) {
     turnAway('LIMIT_CONNECTIONS', `listener ${listener} already has ${maxConnections} connections`)
   } else if (proxyProtocol === 'none') {

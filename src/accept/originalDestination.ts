@@ -5,6 +5,11 @@ import { type Address, unmapped } from '../net/address.ts'
 /** Where the client of an accepted socket meant to go, or in words why that cannot be known. */
 export type Destination = { readonly address: Address } | { readonly unknown: string }
 
+/** Nobody redirected it, and nobody said where it should go. */
+export const NOT_REDIRECTED: Destination = {
+  unknown: 'it was not redirected, and this listener has no fixed destination',
+}
+
 /** Asks the kernel, or takes the destination that the configuration fixed for the listener. */
 export const originalDestination = (
   socket: Socket,
@@ -19,7 +24,7 @@ export const originalDestination = (
   const family = isIPv6(unmapped(local)) ? 6 : 4
   try {
     const address = shim.originalDestination(fd, family)
-    return address ? { address } : { unknown: 'it was not redirected, and this listener has no fixed destination' }
+    return address ? { address } : NOT_REDIRECTED
   } catch (error) {
     // A socket may break in any moment; that is this connection's affair.
     return { unknown: `the kernel would not say where it was going: ${(error as Error).message}` }

@@ -93,7 +93,6 @@ const requestRow = (life: Life, request: RequestOutcome): object => {
 const liveRow =
   (now: number) =>
   (life: Life): object => {
-    life.recount?.()
     return { ...life.facts(), bytes: { ...life.count }, ms: now - life.started }
   }
 

@@ -72,7 +72,6 @@ const openMetrics = (text: string): string => {
 
 /** An open connection as JSON. */
 const present = (life: Life, now: number): object => {
-  life.recount?.()
   const { peer, destination, upstream, ...facts } = life.facts()
   return {
     ...facts,

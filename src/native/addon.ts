@@ -17,7 +17,25 @@ export interface Addon {
     idleMs: number,
     halfClosedMs: number,
   ) => number
-  readonly pumpTakeEnded: (rows: Float64Array) => number
+  readonly pumpTakeEnded: (rows: Float64Array, hosts: string[]) => number
+  readonly pumpListen: (fd: number, destinationHost: string, destinationPort: number, connectionsMax: number) => number
+  readonly pumpStopListening: (listener: number) => void
+  readonly pumpDialOptions: (mark: number, userTimeoutMs: number, keepaliveSeconds: number) => void
+  readonly pumpTakeAccepted: (rows: Float64Array, hosts: string[]) => number
+  readonly pumpTakeRoute: (
+    id: number,
+    upstreamHost: string,
+    upstreamPort: number,
+    idleMs: number,
+    halfClosedMs: number,
+    connectMs: number,
+    tag: number,
+    goodMs: number,
+  ) => void
+  readonly pumpRelease: (id: number) => number
+  readonly pumpLeft: (listener: number) => void
+  readonly pumpForgetRoutes: () => void
+  readonly pumpList: (from: number, rows: Float64Array, hosts: string[]) => number
   readonly pumpCount: (id: number, counts: Float64Array) => void
   readonly pumpClose: (id: number) => void
   readonly pumpHold: (hold: boolean) => void
@@ -29,6 +47,7 @@ export interface Addon {
   readonly IPPROTO_IPV6: number
   readonly IPV6_TRANSPARENT: number
   readonly IPPROTO_TCP: number
+  readonly TCP_NODELAY: number
   readonly TCP_USER_TIMEOUT: number
   readonly TCP_KEEPIDLE: number
   readonly TCP_KEEPINTVL: number

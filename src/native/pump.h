@@ -8,6 +8,7 @@
 #ifndef SLUICE_PUMP_H
 #define SLUICE_PUMP_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -22,6 +23,9 @@ enum pump_end {
   PUMP_HALF_CLOSED = 4,  /* one side said goodbye, and not a byte for half_closed_ms */
   PUMP_TOLD = 5,         /* pump_tell_close, or pump_stop */
   PUMP_FAILED = 6,       /* we ran out of something: `error` says of what */
+  PUMP_NOT_CONNECTED = 7, /* the upstream refused: `error` says how */
+  PUMP_CONNECT_TIMEOUT = 8,
+  PUMP_CLIENT_GONE = 9,  /* before the upstream had answered */
 };
 
 struct pump_bytes {
@@ -36,9 +40,46 @@ struct pump_connection {
   uint64_t idle_ms, half_closed_ms;   /* 0: without limit */
 };
 
+/* An IPv4 (mapped) or IPv6 address and a port; family 0: not known. */
+struct pump_address {
+  uint8_t ip[16];
+  uint16_t port;
+  uint8_t family; /* 0, 4 or 6 */
+};
+
+/* What connections of one kind need no question for: where they go, and for how long. */
+struct pump_route {
+  struct pump_address upstream;
+  uint64_t idle_ms, half_closed_ms, connect_ms;
+  uint32_t tag;        /* not 0; the caller's own name for it */
+  uint32_t good_ms;    /* from now: then the next such connection is asked about again */
+};
+
+/* What the kernel is told about every socket that the pump opens. */
+struct pump_dial_options {
+  uint32_t mark, user_timeout_ms, keepalive_s; /* 0: leave it */
+};
+
+struct pump_listening {
+  int fd;                          /* listening, non-blocking; the pump closes it */
+  struct pump_address destination; /* where its connections go; family 0: ask the kernel for the original one */
+  uint32_t connections_max;
+};
+
+/* An accepted connection: about which the caller is asked, or which runs along a route. */
+struct pump_accepted {
+  uint32_t id, listener, open; /* open: connections of this listener, itself included */
+  uint32_t tag;                /* of its route; 0 for one that waits for an answer */
+  struct pump_address peer, destination;
+  bool is_own; /* the pump dialled it itself: a loop */
+  uint64_t age_ms;
+};
+
 struct pump_ended {
+  struct pump_accepted accepted; /* its tag is 0 for connections of pump_add */
   uint32_t id;
   uint32_t end;   /* enum pump_end */
+  uint64_t lasted_ms; /* of accepted ones: until the end, which may be a while before the report */
   int error;      /* errno, or 0 */
   uint64_t sent;  /* client to upstream, the bytes handed over included */
   uint64_t received;
@@ -62,6 +103,34 @@ void pump_tell_close(struct pump *pump, uint32_t id);
 
 /* Takes up to `count` ended connections. Their ids may be given to others from now on. */
 size_t pump_take_ended(struct pump *pump, struct pump_ended *out, size_t count);
+
+/* ---- accepting ---- */
+
+enum { PUMP_LISTENERS_MAX = 64 };
+
+/* Accepts connections from now on: returns a number for the listener, or -1 when there are too many. */
+int pump_listen(struct pump *pump, const struct pump_listening *listening);
+
+/* Closes a listening socket; its connections live on. */
+void pump_stop_listening(struct pump *pump, int listener);
+
+void pump_set_dial_options(struct pump *pump, const struct pump_dial_options *options);
+
+/* Takes up to `count` connections that no route was known for. `ended` is called for these, too. Each waits until: */
+size_t pump_take_accepted(struct pump *pump, struct pump_accepted *out, size_t count);
+
+/* - either it takes this route, and with it all that come after it from the same peer to the same destination, */
+void pump_take_route(struct pump *pump, uint32_t id, const struct pump_route *route);
+
+/* - or the caller takes its descriptor, and says later that the listener has one connection less. */
+int pump_release(struct pump *pump, uint32_t id);
+void pump_left(struct pump *pump, int listener);
+
+/* Forgets all routes: whoever comes next is asked about. */
+void pump_forget_routes(struct pump *pump);
+
+/* Lists connections that run along routes, from place `*from` on, which is moved; 0 at the end. */
+size_t pump_list(const struct pump *pump, uint32_t *from, struct pump_accepted *out, size_t count);
 
 /* Closes what is open, ends the thread and frees everything. `ended` is not called any more once this returns. */
 void pump_stop(struct pump *pump);

@@ -1,14 +1,82 @@
 import { fail } from 'node:assert'
 import { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
+import type { Address } from '../net/address.ts'
 import type { Relay, RelayOptions } from '../net/relay.ts'
 import type { Ending, Traffic } from '../net/traffic.ts'
-import { type Addon, type Loaded, loadAddon, systemError } from './addon.ts'
+import { type Addon, checked, type Loaded, loadAddon, systemError } from './addon.ts'
 import { fdOf } from './shim.ts'
+
+/** Moves the bytes of opaque connections on a thread of the shim, with splice, and accepts connections there. */
+export interface Pump {
+  /** Relays plain sockets that Node has opened; anything else in the plain way. */
+  readonly relay: Relay
+  /** Accepts from a listening descriptor, of which it makes a duplicate, and asks about each connection it has no route for. */
+  listen(fd: number, options: PumpListenOptions): { readonly number: number; readonly stop: () => void }
+  /** All routes are forgotten: whoever comes next is asked about. */
+  forgetRoutes(): void
+  /** What is told the kernel about the sockets it opens; 0 leaves a thing as it is. */
+  dialOptions(options: {
+    readonly mark: number
+    readonly userTimeoutMs: number
+    readonly keepaliveSeconds: number
+  }): void
+  /** The connections that run along routes, as they are now. */
+  carried(): readonly Carried[]
+  count(id: number): { sent: number; received: number }
+  close(id: number, why: Ending): void
+}
+
+export interface PumpListenOptions {
+  /** Where every connection goes; without it the kernel is asked for the original destination. */
+  readonly destination: Address | undefined
+  readonly maxConnections: number
+  /** Must call take or release, in this turn or later. */
+  readonly asked: (connection: Asked) => void
+  /** A connection that ran along a route is over. */
+  readonly ended: (connection: Carried, traffic: Traffic, lastedMs: number) => void
+}
+
+/** An accepted connection that waits for an answer. */
+export interface Asked {
+  readonly peer: Address
+  readonly destination: Address | undefined
+  /** How many connections this listener has, this one included. */
+  readonly open: number
+  /** The pump dialled it itself, and it was redirected to us: a loop. */
+  readonly isOwn: boolean
+  /** Goes this way, as do for a while all from the same peer's host to the same destination. */
+  take(route: Route): void
+  /** Leaves the pump: Node's from now on. `left` is called when it is over. */
+  release(): { readonly socket: Socket; readonly left: () => void }
+}
+
+/** Where connections go that need no question. */
+export interface Route {
+  readonly upstream: Address
+  readonly idleMs: number
+  readonly halfClosedMs: number
+  readonly connectMs: number
+  /** How long the answer is good. */
+  readonly goodMs: number
+  /** The caller's number for it, from 1. */
+  readonly tag: number
+}
+
+/** A connection on a route. */
+export interface Carried {
+  readonly id: number
+  /** The number that pump.listen gave. */
+  readonly listener: number
+  readonly tag: number
+  readonly peer: Address
+  readonly destination: Address
+  readonly ageMs: number
+}
 
 const PIPES_MAX = 256 // two descriptors each; connections with bytes in flight beyond that are copied
 const ROWS = 256
-const ROW = 5 // id, end, error, sent, received: as pumpNode.c writes them
+const ROW = 11 // id, listener, open or how long it lasted, tag, peer's port, destination's port, age, end, error, sent, received: see pumpNode.c
 
 /** What the numbers of `enum pump_end` mean; undefined for what we ordered ourselves. */
 const ENDINGS: readonly (Ending | undefined)[] = [
@@ -19,6 +87,9 @@ const ENDINGS: readonly (Ending | undefined)[] = [
   'halfClosedTimeout',
   undefined,
   'internalError',
+  'connectFailed',
+  'connectTimeout',
+  'clientGone',
 ]
 
 interface Pumped {
@@ -28,61 +99,144 @@ interface Pumped {
 }
 
 /**
- * Starts the pump's thread, once a process or worker, which gives a relay that moves the bytes of plain sockets there, with splice. `plain` is
- * for streams that are no plain sockets, and for when descriptors run out.
+ * Starts the pump's thread, once a process or worker. `plain` is for streams that are no plain sockets, and for when
+ * descriptors run out.
  */
-export const loadPump = (plain: Relay, path?: string): Loaded<Relay> => {
+export const loadPump = (plain: Relay, path?: string): Loaded<Pump> => {
   const loaded = loadAddon(path)
   if (loaded.is === 'missing') return loaded
   const addon = loaded.value
-  const open = new Map<number, Pumped>()
+  const relayed = new Map<number, Pumped>()
+  const listeners = new Map<number, PumpListenOptions>()
+  const stopped = new Set<number>()
+  const told = new Map<number, Ending>()
   const rows = new Float64Array(ROWS * ROW)
+  const hosts: string[] = []
   const counts = new Float64Array(2)
+  let holding = false
 
-  const collect = () => {
+  /** Open connections and listeners keep the process alive, as those of Node do. */
+  const hold = () => {
+    const wanted = relayed.size > 0 || stopped.size < listeners.size || (listeners.size > 0 && carried().length > 0)
+    if (wanted !== holding) addon.pumpHold(wanted)
+    holding = wanted
+  }
+  const hear = () => {
     for (let count = ROWS; count === ROWS; ) {
-      count = addon.pumpTakeEnded(rows)
-      for (let at = 0; at < count * ROW; at += ROW) settle(at)
+      count = addon.pumpTakeAccepted(rows, hosts)
+      for (let row = 0; row < count; row += 1) ask(row)
     }
-    if (open.size === 0) addon.pumpHold(false)
+    for (let count = ROWS; count === ROWS; ) {
+      count = addon.pumpTakeEnded(rows, hosts)
+      for (let row = 0; row < count; row += 1) settle(row)
+    }
+    if (stopped.size === listeners.size) hold()
   }
-  const settle = (at: number) => {
-    const [id = 0, end = 0, error = 0, sent = 0, received = 0] = rows.subarray(at, at + ROW)
-    const { count, resolve, told } = open.get(id) ?? fail(`the pump reported connection ${id}, which is not open`)
-    open.delete(id)
-    count.sent = sent
-    count.received = received
-    const ended = ENDINGS[end] ?? told ?? 'drained'
-    resolve({ sent, received, ended, ...(error !== 0 && { error: errorOf(error) }) })
+  const carriedIn = (row: number): Carried => {
+    const at = row * ROW
+    return {
+      id: rows[at]!,
+      listener: rows[at + 1]!,
+      tag: rows[at + 3]!,
+      peer: { host: hosts[2 * row]!, port: rows[at + 4]! },
+      destination: { host: hosts[2 * row + 1]!, port: rows[at + 5]! },
+      ageMs: rows[at + 6]!,
+    }
+  }
+  const ask = (row: number) => {
+    const { id, listener, peer, destination } = carriedIn(row)
+    const open = rows[row * ROW + 2]!
+    const { asked } = listeners.get(listener) ?? fail(`the pump accepted for listener ${listener}`)
+    asked({
+      peer,
+      destination: destination.host === '' ? undefined : destination,
+      open,
+      isOwn: rows[row * ROW + 7] === 1,
+      take: ({ upstream, idleMs, halfClosedMs, connectMs, tag, goodMs }) =>
+        addon.pumpTakeRoute(id, upstream.host, upstream.port, idleMs, halfClosedMs, connectMs, tag, goodMs),
+      release: () => ({
+        socket: new Socket({ fd: addon.pumpRelease(id), allowHalfOpen: true, readable: true, writable: true }),
+        left: () => addon.pumpLeft(listener),
+      }),
+    })
+  }
+  const settle = (row: number) => {
+    const at = row * ROW
+    const id = rows[at]!
+    const error = rows[at + 8]!
+    const pumped = relayed.get(id)
+    const ended = ENDINGS[rows[at + 7]!] ?? pumped?.told ?? told.get(id) ?? 'drained'
+    const passed = { sent: rows[at + 9]!, received: rows[at + 10]! }
+    const traffic: Traffic = {
+      ...passed,
+      ended,
+      ...((error !== 0 || ended in EXPLAINED) && { error: errorOf(ended, error) }),
+    }
+    if (pumped !== undefined) {
+      relayed.delete(id)
+      Object.assign(pumped.count, passed)
+      return pumped.resolve(traffic)
+    }
+    told.delete(id)
+    const listener = rows[at + 1]!
+    const { ended: heard } = listeners.get(listener) ?? fail(`the pump carried ${id} for listener ${listener}`)
+    heard(carriedIn(row), traffic, rows[at + 2]!)
+  }
+  const carried = (): readonly Carried[] => {
+    const found: Carried[] = []
+    for (let from = 0, count = ROWS - 1; count === ROWS - 1; ) {
+      count = addon.pumpList(from, rows, hosts)
+      for (let row = 0; row < count; row += 1) found.push(carriedIn(row))
+      from = rows[count * ROW]!
+    }
+    return found
+  }
+  const count = (id: number) => {
+    addon.pumpCount(id, counts)
+    return { sent: counts[0]!, received: counts[1]! }
   }
 
-  const started = addon.pumpStart(PIPES_MAX, collect)
+  const started = addon.pumpStart(PIPES_MAX, hear)
   if (started < 0) return { is: 'missing', reason: `cannot start the pump: ${systemError('pumpStart', started).code}` }
 
-  const pump: Relay = (client, upstream, options) => {
+  const relay: Relay = (client, upstream, options) => {
     const id = handOver(addon, client, upstream, options)
     if (id === undefined) return plain(client, upstream, options)
-    if (open.size === 0) addon.pumpHold(true)
     return new Promise((resolve) => {
-      const { count } = options
-      const pumped: Pumped = { count, resolve, told: undefined }
-      open.set(id, pumped)
-      const isOpen = () => open.get(id) === pumped
+      const pumped: Pumped = { count: options.count, resolve, told: undefined }
+      relayed.set(id, pumped)
+      hold()
+      const isOpen = () => relayed.get(id) === pumped
       const close = (why: Ending) => {
         if (!isOpen() || pumped.told !== undefined) return
         pumped.told = why
         addon.pumpClose(id)
       }
-      const recount = () => {
-        if (!isOpen()) return
-        addon.pumpCount(id, counts)
-        count.sent = counts[0]!
-        count.received = counts[1]!
-      }
-      options.onCloser?.(close, recount)
+      options.onCloser?.(close, () => void (isOpen() && Object.assign(pumped.count, count(id))))
     })
   }
-  return { is: 'ready', value: pump }
+  const listen = (fd: number, options: PumpListenOptions) => {
+    const { host, port } = options.destination ?? { host: '', port: 0 }
+    const listener = checked('pumpListen', addon.pumpListen(fd, host, port, options.maxConnections))
+    listeners.set(listener, options)
+    hold()
+    const stop = () => {
+      if (stopped.has(listener)) return
+      stopped.add(listener)
+      addon.pumpStopListening(listener)
+      hold()
+    }
+    return { number: listener, stop }
+  }
+  const close = (id: number, why: Ending) => {
+    if (told.has(id)) return
+    told.set(id, why)
+    addon.pumpClose(id)
+  }
+  const forgetRoutes = () => addon.pumpForgetRoutes()
+  const dialOptions: Pump['dialOptions'] = ({ mark, userTimeoutMs, keepaliveSeconds }) =>
+    addon.pumpDialOptions(mark, userTimeoutMs, keepaliveSeconds)
+  return { is: 'ready', value: { relay, listen, forgetRoutes, dialOptions, carried, count, close } }
 }
 
 /**
@@ -121,7 +275,13 @@ const takeRead = (stream: Duplex): Buffer | undefined => {
   return chunks.length > 1 ? Buffer.concat(chunks) : chunks[0]
 }
 
-const errorOf = (error: number): NonNullable<Traffic['error']> => {
+/** Ends that are no errno, in the words of net/dial.ts. */
+const EXPLAINED: Partial<Record<Ending, NonNullable<Traffic['error']>>> = {
+  connectTimeout: { code: 'CONNECT_TIMEOUT', message: 'no answer to the connect in time' },
+  clientGone: { code: 'ABORT_ERR', message: 'the connect was given up' },
+}
+
+const errorOf = (ended: Ending, error: number): NonNullable<Traffic['error']> => {
   const { code = 'UNKNOWN', message } = systemError('pump', -error)
-  return { code, message }
+  return EXPLAINED[ended] ?? { code, message }
 }

@@ -6,6 +6,7 @@
 #define _GNU_SOURCE
 #include "addon.h"
 #include "pump.h"
+#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -16,7 +17,11 @@ struct instance {
   napi_threadsafe_function ended;
 };
 
-enum { ROW = 5, ROWS_MAX = 256 }; /* what pumpTakeEnded writes for each connection: id, end, error, sent, received */
+/*
+ * What is said of a connection in a Float64Array: id, listener, open, tag, the peer's port, the destination's, age in
+ * ms; and of one that ended, how long it lasted in place of open, and then: end, error, sent, received. The hosts go into an array beside it, two a connection.
+ */
+enum { ROW = 11, ROWS_MAX = 256 };
 
 static struct instance *instance_of(napi_env env) {
   void *instance = NULL;
@@ -138,10 +143,32 @@ static double *room_for(napi_env env, napi_value value, size_t count) {
   return NULL;
 }
 
-/* pumpTakeEnded(rows): how many rows of the Float64Array were filled; 0 when there are no more. */
+static napi_value host_of(napi_env env, const struct pump_address *address) {
+  char text[INET6_ADDRSTRLEN];
+  napi_value value = NULL;
+  const char *host = "";
+  if (address->family == 4) host = inet_ntop(AF_INET, address->ip + 12, text, sizeof text);
+  if (address->family == 6) host = inet_ntop(AF_INET6, address->ip, text, sizeof text);
+  napi_create_string_latin1(env, host, NAPI_AUTO_LENGTH, &value);
+  return value;
+}
+
+static void write_row(napi_env env, double *row, napi_value hosts, uint32_t at, const struct pump_accepted *accepted) {
+  row[0] = accepted->id;
+  row[1] = accepted->listener;
+  row[2] = accepted->open;
+  row[3] = accepted->tag;
+  row[4] = accepted->peer.port;
+  row[5] = accepted->destination.port;
+  row[6] = (double)accepted->age_ms;
+  napi_set_element(env, hosts, 2 * at, host_of(env, &accepted->peer));
+  napi_set_element(env, hosts, 2 * at + 1, host_of(env, &accepted->destination));
+}
+
+/* pumpTakeEnded(rows, hosts): how many rows were filled; hosts only for those with a tag. */
 static napi_value take_ended(napi_env env, napi_callback_info info) {
-  napi_value argv[1];
-  size_t argc = 1;
+  napi_value argv[2];
+  size_t argc = 2;
   struct instance *instance = instance_of(env);
   if (instance == NULL) return NULL;
   napi_get_cb_info(env, info, &argc, argv, NULL, NULL);
@@ -149,14 +176,167 @@ static napi_value take_ended(napi_env env, napi_callback_info info) {
   if (row == NULL) return NULL;
   struct pump_ended ended[ROWS_MAX];
   size_t count = pump_take_ended(instance->pump, ended, ROWS_MAX);
-  for (size_t i = 0; i < count; i++) {
-    *row++ = ended[i].id;
-    *row++ = ended[i].end;
-    *row++ = ended[i].error;
-    *row++ = (double)ended[i].sent;
-    *row++ = (double)ended[i].received;
+  for (size_t i = 0; i < count; i++, row += ROW) {
+    row[0] = ended[i].id;
+    row[3] = ended[i].accepted.tag;
+    if (ended[i].accepted.tag != 0) write_row(env, row, argv[1], (uint32_t)i, &ended[i].accepted);
+    row[2] = (double)ended[i].lasted_ms;
+    row[7] = ended[i].end;
+    row[8] = ended[i].error;
+    row[9] = (double)ended[i].sent;
+    row[10] = (double)ended[i].received;
   }
   return number(env, (int64_t)count);
+}
+
+/* pumpTakeAccepted(rows, hosts): how many rows were filled, of connections that wait for pumpTakeRoute or pumpRelease. */
+static napi_value take_accepted(napi_env env, napi_callback_info info) {
+  napi_value argv[2];
+  size_t argc = 2;
+  struct instance *instance = instance_of(env);
+  if (instance == NULL) return NULL;
+  napi_get_cb_info(env, info, &argc, argv, NULL, NULL);
+  double *row = room_for(env, argv[0], ROW * ROWS_MAX);
+  if (row == NULL) return NULL;
+  struct pump_accepted accepted[ROWS_MAX];
+  size_t count = pump_take_accepted(instance->pump, accepted, ROWS_MAX);
+  for (size_t i = 0; i < count; i++) {
+    write_row(env, row + i * ROW, argv[1], (uint32_t)i, &accepted[i]);
+    row[i * ROW + 7] = accepted[i].is_own;
+  }
+  return number(env, (int64_t)count);
+}
+
+/* pumpList(from, rows, hosts): fills rows with connections on routes; returns how many, and the next `from` in rows[0]
+   of the row after the last. */
+static napi_value list(napi_env env, napi_callback_info info) {
+  napi_value argv[3];
+  size_t argc = 3;
+  uint32_t from;
+  struct instance *instance = instance_of(env);
+  if (instance == NULL) return NULL;
+  napi_get_cb_info(env, info, &argc, argv, NULL, NULL);
+  double *row = room_for(env, argv[1], ROW * ROWS_MAX);
+  if (row == NULL || napi_get_value_uint32(env, argv[0], &from) != napi_ok) return NULL;
+  struct pump_accepted open[ROWS_MAX - 1];
+  size_t count = pump_list(instance->pump, &from, open, ROWS_MAX - 1);
+  for (size_t i = 0; i < count; i++) write_row(env, row + i * ROW, argv[2], (uint32_t)i, &open[i]);
+  row[count * ROW] = from;
+  return number(env, (int64_t)count);
+}
+
+static struct pump_address address_of(napi_env env, napi_value host, napi_value port) {
+  struct pump_address address = {.family = 0};
+  char text[INET6_ADDRSTRLEN] = "";
+  uint32_t number = 0;
+  napi_get_value_string_latin1(env, host, text, sizeof text, NULL);
+  napi_get_value_uint32(env, port, &number);
+  address.port = (uint16_t)number;
+  if (inet_pton(AF_INET, text, address.ip + 12) == 1) {
+    address.ip[10] = address.ip[11] = 0xff;
+    address.family = 4;
+  } else if (inet_pton(AF_INET6, text, address.ip) == 1) {
+    address.family = 6;
+  }
+  return address;
+}
+
+static double double_of(napi_env env, napi_value value) {
+  double result = 0;
+  napi_get_value_double(env, value, &result);
+  return result;
+}
+
+/* pumpListen(fd, destinationHost, destinationPort, connectionsMax): a number for it, or minus errno. The host is '' to
+   ask the kernel. The pump gets a duplicate of the descriptor. */
+static napi_value listen_on(napi_env env, napi_callback_info info) {
+  napi_value argv[4];
+  size_t argc = 4;
+  int32_t fd;
+  struct instance *instance = instance_of(env);
+  if (instance == NULL) return NULL;
+  napi_get_cb_info(env, info, &argc, argv, NULL, NULL);
+  if (napi_get_value_int32(env, argv[0], &fd) != napi_ok) return number(env, -EINVAL);
+  struct pump_listening listening = {
+    .fd = fcntl(fd, F_DUPFD_CLOEXEC, 0),
+    .destination = address_of(env, argv[1], argv[2]),
+    .connections_max = (uint32_t)double_of(env, argv[3]),
+  };
+  if (listening.fd < 0) return number(env, -errno);
+  int listener = pump_listen(instance->pump, &listening);
+  if (listener < 0) close(listening.fd);
+  return number(env, listener < 0 ? -ENOSPC : listener);
+}
+
+/* pumpStopListening(listener) */
+static napi_value stop_listening(napi_env env, napi_callback_info info) {
+  int32_t listener;
+  struct instance *instance = instance_of(env);
+  if (instance == NULL || !integers(env, info, 1, &listener)) return NULL;
+  pump_stop_listening(instance->pump, listener);
+  return NULL;
+}
+
+/* pumpDialOptions(mark, userTimeoutMs, keepaliveSeconds) */
+static napi_value dial_options(napi_env env, napi_callback_info info) {
+  napi_value argv[3];
+  size_t argc = 3;
+  struct instance *instance = instance_of(env);
+  if (instance == NULL) return NULL;
+  napi_get_cb_info(env, info, &argc, argv, NULL, NULL);
+  struct pump_dial_options options = {
+    .mark = (uint32_t)double_of(env, argv[0]),
+    .user_timeout_ms = (uint32_t)double_of(env, argv[1]),
+    .keepalive_s = (uint32_t)double_of(env, argv[2]),
+  };
+  pump_set_dial_options(instance->pump, &options);
+  return NULL;
+}
+
+/* pumpTakeRoute(id, upstreamHost, upstreamPort, idleMs, halfClosedMs, connectMs, tag, goodMs) */
+static napi_value take_route(napi_env env, napi_callback_info info) {
+  napi_value argv[8];
+  size_t argc = 8;
+  uint32_t id;
+  struct instance *instance = instance_of(env);
+  if (instance == NULL) return NULL;
+  napi_get_cb_info(env, info, &argc, argv, NULL, NULL);
+  if (napi_get_value_uint32(env, argv[0], &id) != napi_ok) return NULL;
+  struct pump_route route = {
+    .upstream = address_of(env, argv[1], argv[2]),
+    .idle_ms = (uint64_t)double_of(env, argv[3]),
+    .half_closed_ms = (uint64_t)double_of(env, argv[4]),
+    .connect_ms = (uint64_t)double_of(env, argv[5]),
+    .tag = (uint32_t)double_of(env, argv[6]),
+    .good_ms = (uint32_t)double_of(env, argv[7]),
+  };
+  pump_take_route(instance->pump, id, &route);
+  return NULL;
+}
+
+/* pumpRelease(id): the descriptor of an accepted connection, which is the caller's now. */
+static napi_value release(napi_env env, napi_callback_info info) {
+  int32_t id;
+  struct instance *instance = instance_of(env);
+  if (instance == NULL || !integers(env, info, 1, &id)) return NULL;
+  return number(env, pump_release(instance->pump, (uint32_t)id));
+}
+
+/* pumpLeft(listener): a connection that was released is over. */
+static napi_value left(napi_env env, napi_callback_info info) {
+  int32_t listener;
+  struct instance *instance = instance_of(env);
+  if (instance == NULL || !integers(env, info, 1, &listener)) return NULL;
+  pump_left(instance->pump, listener);
+  return NULL;
+}
+
+/* pumpForgetRoutes() */
+static napi_value forget_routes(napi_env env, napi_callback_info info) {
+  (void)info;
+  struct instance *instance = instance_of(env);
+  if (instance != NULL) pump_forget_routes(instance->pump);
+  return NULL;
 }
 
 /* pumpCount(id, [sent, received]): writes the bytes so far. The id must be one that pumpTakeEnded has not given. */
@@ -203,6 +383,15 @@ void pump_exports(napi_env env, napi_value exports) {
   add_function(env, exports, "pumpStart", start);
   add_function(env, exports, "pumpAdd", add);
   add_function(env, exports, "pumpTakeEnded", take_ended);
+  add_function(env, exports, "pumpListen", listen_on);
+  add_function(env, exports, "pumpStopListening", stop_listening);
+  add_function(env, exports, "pumpDialOptions", dial_options);
+  add_function(env, exports, "pumpTakeAccepted", take_accepted);
+  add_function(env, exports, "pumpTakeRoute", take_route);
+  add_function(env, exports, "pumpRelease", release);
+  add_function(env, exports, "pumpLeft", left);
+  add_function(env, exports, "pumpForgetRoutes", forget_routes);
+  add_function(env, exports, "pumpList", list);
   add_function(env, exports, "pumpCount", count_bytes);
   add_function(env, exports, "pumpClose", tell_close);
   add_function(env, exports, "pumpHold", hold_process);

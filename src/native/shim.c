@@ -91,6 +91,7 @@ void shim_exports(napi_env env, napi_value exports) {
   add_constant(env, exports, "IPPROTO_IPV6", IPPROTO_IPV6);
   add_constant(env, exports, "IPV6_TRANSPARENT", IPV6_TRANSPARENT);
   add_constant(env, exports, "IPPROTO_TCP", IPPROTO_TCP);
+  add_constant(env, exports, "TCP_NODELAY", TCP_NODELAY);
   add_constant(env, exports, "TCP_USER_TIMEOUT", TCP_USER_TIMEOUT);
   add_constant(env, exports, "TCP_KEEPIDLE", TCP_KEEPIDLE);
   add_constant(env, exports, "TCP_KEEPINTVL", TCP_KEEPINTVL);

@@ -22,6 +22,8 @@ export interface Shim {
   /** IP_TRANSPARENT, IPV6_TRANSPARENT: bind to, and be reached at, addresses of others. Needs CAP_NET_ADMIN. */
   transparent(fd: number, family: 4 | 6): boolean
   setTransparent(fd: number, family: 4 | 6, on: boolean): void
+  /** TCP_NODELAY: small writes leave at once. */
+  setNoDelay(fd: number): void
   /** TCP_USER_TIMEOUT in milliseconds: how long sent bytes may stay unacknowledged; 0 is the system's default. */
   userTimeout(fd: number): number
   setUserTimeout(fd: number, ms: number): void
@@ -66,6 +68,7 @@ export const shimOf = (addon: Addon): Shim => {
     setMark: (fd, mark) => set(fd, SOL_SOCKET, addon.SO_MARK, mark),
     transparent: (fd, family) => get(fd, ...transparency(family)) !== 0,
     setTransparent: (fd, family, on) => set(fd, ...transparency(family), Number(on)),
+    setNoDelay: (fd) => set(fd, IPPROTO_TCP, addon.TCP_NODELAY, 1),
     userTimeout: (fd) => get(fd, IPPROTO_TCP, addon.TCP_USER_TIMEOUT),
     setUserTimeout: (fd, ms) => set(fd, IPPROTO_TCP, addon.TCP_USER_TIMEOUT, ms),
     keepalive: (fd) => {

@@ -9,9 +9,12 @@ import { redactedTarget } from './redact.ts'
 export interface Ledger {
   readonly open: ReadonlySet<Life>
   readonly draining: boolean
-  begin(from: Omit<Connection, 'stream'>): Life
+  /** `ageMs`: how long ago it was accepted. */
+  begin(from: Omit<Connection, 'stream'>, ageMs?: number): Life
+  /** `show` begins the lives of connections that exist elsewhere; it is called before anybody looks at the open ones. */
+  alsoOpen(show: () => void): void
   /** Writes the one Outcome of a life; a second one is a bug and throws. */
-  end(life: Life, result: Result, traffic: Traffic): Outcome
+  end(life: Life, result: Result, traffic: Traffic, endedAt?: number): Outcome
   /** Each Outcome, once, as it is written. Returns how to stop listening. */
   subscribe(hear: (outcome: Outcome) => void): () => void
   /** Each HTTP request, once, with the connection it came on. Returns how to stop listening. */
@@ -35,22 +38,32 @@ export const createLedger = (clock: Clock): Ledger => {
   let born = 0
   let draining = false
   let emptied = () => {}
+  const shows: (() => void)[] = []
+  const all = (): ReadonlySet<Life> => {
+    for (const show of shows) show()
+    return open
+  }
   return {
-    open,
+    get open() {
+      return all()
+    },
+    alsoOpen(show) {
+      shows.push(show)
+    },
     get draining() {
       return draining
     },
-    begin(from) {
-      const life = new Life((++born).toString(36), clock, from)
+    begin(from, ageMs = 0) {
+      const life = new Life((++born).toString(36), clock, from, ageMs)
       if (requestHearers.size > 0) life.onRequest = requested
       open.add(life)
       return life
     },
-    end(life, result, traffic) {
+    end(life, result, traffic, endedAt = clock.now()) {
       if (!open.delete(life)) throw new Error(`connection ${life.id} ended twice`)
-      const outcome = life.outcome(result, traffic, clock.now())
+      const outcome = life.outcome(result, traffic, endedAt)
       for (const hear of hearers) hear(outcome)
-      if (open.size === 0) emptied()
+      if (draining && all().size === 0) emptied()
       return outcome
     },
     subscribe(hear) {
@@ -67,14 +80,14 @@ export const createLedger = (clock: Clock): Ledger => {
       }
     },
     recheck() {
-      for (const life of open) if (life.allowed?.() === false) life.close('policyChanged')
+      for (const life of all()) if (life.allowed?.() === false) life.close('policyChanged')
     },
     drain(ms) {
       draining = true
-      if (open.size === 0) return Promise.resolve()
+      if (all().size === 0) return Promise.resolve()
       return new Promise((resolve) => {
         const cancel = clock.after(ms, () => {
-          for (const life of open) life.close('drained')
+          for (const life of all()) life.close('drained')
         })
         emptied = () => {
           cancel()

@@ -17,11 +17,11 @@ export class Life {
   rules: Readonly<Record<string, RuleName>> = {}
   /** Live payload bytes: client to upstream, and back. */
   get count(): { sent: number; received: number } {
-    this.recount?.()
+    this.recount?.(this.#count)
     return this.#count
   }
   /** Brings the count up to date, where the bytes pass elsewhere. */
-  recount: (() => void) | undefined
+  recount: ((count: { sent: number; received: number }) => void) | undefined
   readonly #count = { sent: 0, received: 0 }
   reason: string | undefined
   detected: Outcome['detected'] | undefined
@@ -42,10 +42,10 @@ export class Life {
   #close: ((why: Ending) => void) | undefined
   #closing: Ending | undefined
 
-  constructor(id: string, clock: Clock, from: Omit<Connection, 'stream'>) {
+  constructor(id: string, clock: Clock, from: Omit<Connection, 'stream'>, ageMs = 0) {
     this.id = id
-    this.startedAt = clock.time()
-    this.started = clock.now()
+    this.startedAt = clock.time() - ageMs
+    this.started = clock.now() - ageMs
     this.direction = from.direction
     this.listener = from.listener
     this.peer = from.peer

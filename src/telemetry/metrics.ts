@@ -225,7 +225,6 @@ const countBytes = (metrics: Metrics, ledger: Ledger): void => {
         for (const way of ['sent', 'received'] as const) counter.inc({ direction, way }, past[direction][way])
       }
       for (const life of ledger.open) {
-        life.recount?.()
         const { direction, count } = life
         counter.inc({ direction, way: 'sent' }, count.sent)
         counter.inc({ direction, way: 'received' }, count.received)

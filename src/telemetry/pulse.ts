@@ -74,7 +74,6 @@ export const createPulse = (ledger: Ledger, clock: Clock, more: () => readonly s
     const seconds = Math.max((now - lastAt) / 1000, 0.001)
     let bytes = endedBytes
     for (const life of ledger.open) {
-      life.recount?.()
       bytes += life.count.sent + life.count.received
     }
     while (failures.length > 0 && now - failures[0]! > 60_000) failures.shift()

@@ -6,11 +6,14 @@ import { readdirSync, readlinkSync } from 'node:fs'
 import { connect, type Socket } from 'node:net'
 import { join } from 'node:path'
 import { test } from 'tap'
-import { type Listening, listen } from '../../src/accept/listen.ts'
+import { type ListenerOptions, type Listening, listen } from '../../src/accept/listen.ts'
+import { pumpListener } from '../../src/accept/pumpListen.ts'
 import { loadPump } from '../../src/native/pump.ts'
+import { loadShim } from '../../src/native/shim.ts'
 import type { Address } from '../../src/net/address.ts'
 import { type Relay, relay } from '../../src/net/relay.ts'
 import type { Policy } from '../../src/policy/policy.ts'
+import type { World } from '../../src/proxy.ts'
 import type { Outcome } from '../../src/telemetry/outcome.ts'
 import { caller, readAll, type Upstream, upstream } from '../support/peers.ts'
 import { policyOf, worldOf } from '../support/world.ts'
@@ -25,11 +28,27 @@ execFileSync(join(ROOT, 'scripts/build-native.sh'), [ADDON])
 const pump = loadPump(() => assert.fail('these are plain sockets'), ADDON)
 assert.ok(pump.is === 'ready')
 
+const shim = loadShim(ADDON)
+assert.ok(shim.is === 'ready')
+
 const socketsAtStart = openSockets()
 
-const WAYS: readonly (readonly [name: string, relay: Relay])[] = [
-  ['streams', relay],
-  ['pump', pump.value],
+interface Way {
+  readonly name: string
+  readonly relay: Relay
+  readonly open: (options: ListenerOptions, world: World) => Promise<Listening>
+}
+
+const byNode: Way['open'] = (options, world) => listen(options, world, undefined)
+
+const WAYS: readonly Way[] = [
+  { name: 'streams', relay, open: byNode },
+  { name: 'the pump', relay: pump.value.relay, open: byNode },
+  {
+    name: 'the pump that accepted it',
+    relay: pump.value.relay,
+    open: (options, world) => pumpListener(pump.value, world, shim.value)(options),
+  },
 ]
 
 interface Scene {
@@ -235,22 +254,19 @@ const CASES: readonly Case[] = [
   },
 ]
 
-const run = async (each: Case, way: Relay): Promise<Outcome> => {
+const run = async (each: Case, way: Way): Promise<Outcome> => {
   const back = await upstream(each.server)
   let policy = policyOf(each.policy ?? '')
-  const world = worldOf('', { policy: () => policy, relay: way })
+  const world = worldOf('', { policy: () => policy, relay: way.relay })
   const settings = { name: 'test', direction: 'outbound', address: { host: '127.0.0.1', port: 0 } } as const
-  const listening: Listening = await listen(
-    { ...settings, maxConnections: 1, destination: back.address },
-    world,
-    undefined,
-  )
+  const listening = await way.open({ ...settings, maxConnections: 1, destination: back.address }, world)
   const scene: Scene = {
     address: listening.address,
     client: () => caller(listening.address),
     back,
     replacePolicy: (next) => {
       policy = next
+      pump.value.forgetRoutes()
       world.ledger.recheck()
     },
     drain: (ms) => world.ledger.drain(ms),
@@ -266,8 +282,8 @@ const run = async (each: Case, way: Relay): Promise<Outcome> => {
 }
 
 for (const each of CASES) {
-  for (const [name, way] of WAYS) {
-    test(`${each.name}, by ${name}`, async () => {
+  for (const way of WAYS) {
+    test(`${each.name}, by ${way.name}`, async () => {
       const outcome = await run(each, way)
       const seen = Object.fromEntries(Object.keys(each.outcome).map((key) => [key, outcome[key as keyof Outcome]]))
       assert.deepEqual(seen, each.outcome)
@@ -277,7 +293,7 @@ for (const each of CASES) {
 
 test('live counts of pumped connections are there when asked for', async () => {
   const back = await upstream((socket) => void socket.pipe(socket))
-  const world = worldOf(OPAQUE, { relay: pump.value })
+  const world = worldOf(OPAQUE, { relay: pump.value.relay })
   const settings = { name: 'test', direction: 'outbound', address: { host: '127.0.0.1', port: 0 } } as const
   const listening = await listen({ ...settings, maxConnections: 9, destination: back.address }, world, undefined)
   const socket = await caller(listening.address)

@@ -399,6 +399,85 @@ static void deadlines_keep_their_order(void) {
   }
 }
 
+static struct pump_address on_loopback(uint16_t port) {
+  return (struct pump_address){.ip = {[10] = 0xff, [11] = 0xff, [12] = 127, [15] = 1}, .port = port, .family = 4};
+}
+
+static struct pump_accepted take_accepted(void) {
+  struct pump_accepted accepted;
+  while (pump_take_accepted(pump, &accepted, 1) == 0) {
+    struct pollfd wait = {.fd = reports, .events = POLLIN};
+    CHECK(poll(&wait, 1, 20000) == 1);
+    uint64_t count;
+    CHECK(read(reports, &count, sizeof count) == sizeof count);
+  }
+  return accepted;
+}
+
+static void one_question_serves_many(void) {
+  uint16_t port = 0, back_port = 0;
+  int front = listener(&port), back = listener(&back_port);
+  fcntl(front, F_SETFL, O_NONBLOCK);
+  struct pump_listening listening = {.fd = front, .destination = on_loopback(back_port), .connections_max = 8};
+  struct pump_dial_options options = {.user_timeout_ms = 30000, .keepalive_s = 10};
+  pump_set_dial_options(pump, &options);
+  int number = pump_listen(pump, &listening);
+  CHECK(number >= 0);
+  struct pump_route route = {.upstream = on_loopback(back_port), .connect_ms = 5000, .idle_ms = 20000, .tag = 7, .good_ms = 60000};
+  for (int i = 0; i < 5; i++) {
+    client = dial(port, true);
+    write_all(client, "hello", 5);
+    if (i == 0) {
+      struct pump_accepted asked = take_accepted();
+      CHECK(asked.open == 1 && asked.tag == 0 && asked.peer.family == 4 && asked.destination.port == back_port);
+      pump_take_route(pump, asked.id, &route);
+    }
+    upstream = accept4(back, NULL, NULL, SOCK_CLOEXEC);
+    reads(upstream, "hello");
+    struct pump_accepted listed;
+    uint32_t from = 0;
+    CHECK(pump_list(pump, &from, &listed, 1) == 1 && listed.tag == 7);
+    if (i == 4) break;
+    shutdown(client, SHUT_WR);
+    reads_end(upstream);
+    shutdown(upstream, SHUT_WR);
+    struct pump_ended ended = take_ended();
+    CHECK(ended.end == PUMP_CLOSED && ended.accepted.tag == 7 && ended.sent == 5);
+    close(client);
+    close(upstream);
+  }
+  uint32_t from = 0;
+  struct pump_accepted listed;
+  CHECK(pump_list(pump, &from, &listed, 1) == 1);
+  pump_tell_close(pump, listed.id);
+  id = listed.id;
+  ends_as(PUMP_TOLD, 0);
+
+  close(back); /* nobody there */
+  client = dial(port, true);
+  struct pump_ended ended = take_ended();
+  CHECK(ended.end == PUMP_NOT_CONNECTED && ended.error == ECONNREFUSED);
+  reads_reset(client);
+  close(client);
+
+  pump_forget_routes(pump);
+  client = dial(port, true);
+  struct pump_accepted asked = take_accepted();
+  int released = pump_release(pump, asked.id);
+  write_all(client, "yours", 5);
+  char got[5];
+  for (ssize_t n = -1; n < 0;) n = recv(released, got, 5, MSG_WAITALL);
+  CHECK(memcmp(got, "yours", 5) == 0);
+  close(released);
+  pump_left(pump, number);
+  close(client);
+  pump_stop_listening(pump, number);
+  for (int fd = 0; fd >= 0; usleep(1000)) {
+    fd = dial(port, true);
+    if (fd >= 0) close(fd);
+  }
+}
+
 static void cases(uint32_t pipes_max) {
   int before = open_files();
   pump = pump_start(pipes_max, on_ended, NULL);
@@ -417,6 +496,7 @@ static void cases(uint32_t pipes_max) {
   told_with_bytes_in_flight();
   an_order_too_late_hits_nobody_else();
   silence_ends();
+  one_question_serves_many();
   begin_with(pair_up()); /* still open when the pump stops */
   fill(client);
   pump_stop(pump);
