@@ -138,7 +138,6 @@ const round = async (known: Inside, life: Life, world: World, isInside = false):
 
   life.rules = rulesOf(verdict)
   life.dryRun = dryRunOf(policy, facts)
-  life.dryRun = dryRunOf(policy, facts)
   life.allowed = () => !denies(decide(world.policy(), facts))
   if (denies(verdict) || isTooLate(seen, verdict)) {
     discard(seen.early)
