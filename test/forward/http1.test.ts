@@ -40,7 +40,7 @@ const fixed = (policy: string): string => {
 /** What the server got, without our mark. */
 const unmarked = (text: string | undefined): string => (text ?? '').replace(new RegExp(MARK, 'g'), '')
 
-test('1, 2: a request and its response pass, outbound and inbound', async () => {
+test('behaviours 1, 2: a request and its response pass, outbound and inbound', async () => {
   for (const direction of ['outbound', 'inbound'] as const) {
     const server = await scripted(OK)
     const sluice = await front(server.address, '', {}, { direction })
@@ -54,7 +54,7 @@ test('1, 2: a request and its response pass, outbound and inbound', async () => 
   }
 })
 
-test('6: hop-by-hop fields pass in neither direction', () =>
+test('behaviour 6: hop-by-hop fields pass in neither direction', () =>
   between(
     'HTTP/1.1 200 OK\r\nConnection: close, x-server-quux\r\nX-Server-Quux: a\r\nKeep-Alive: timeout=5\r\nProxy-Authenticate: b\r\nContent-Length: 0\r\n\r\n',
     '',
@@ -72,20 +72,20 @@ test('6: hop-by-hop fields pass in neither direction', () =>
     },
   ))
 
-test('6: TE survives as trailers, and the policy can strip Authorization', () =>
+test('behaviour 6: TE survives as trailers, and the policy can strip Authorization', () =>
   between(OK, 'defaults: { http: { authorization: strip } }', async (sluice, server) => {
     await ask(sluice.address, get('/', 'TE: gzip, trailers\r\nConnection: TE\r\nAuthorization: secret\r\n'))
     assert.equal(unmarked(server.received[0]), get('/', 'TE: trailers\r\nConnection: TE\r\n'))
   }))
 
-test('7: HTTP/1.0 with Host stays HTTP/1.0 on both sides', () =>
+test('behaviour 7: HTTP/1.0 with Host stays HTTP/1.0 on both sides', () =>
   between('HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n', '', async (sluice, server) => {
     const got = await ask(sluice.address, 'GET /a HTTP/1.0\r\nHost: x.example\r\n\r\n')
     assert.equal(got, 'HTTP/1.0 200 OK\r\nConnection: close\r\n\r\nok')
     assert.equal(unmarked(server.received[0]), 'GET /a HTTP/1.0\r\nHost: x.example\r\n\r\n')
   }))
 
-test('7: HTTP/1.0 keeps the connection when the client asks and the length is known', () =>
+test('behaviour 7: HTTP/1.0 keeps the connection when the client asks and the length is known', () =>
   between(OK, '', async (sluice) => {
     const client = await raw(sluice.address)
     for (const _ of [1, 2]) {
@@ -98,7 +98,7 @@ test('7: HTTP/1.0 keeps the connection when the client asks and the length is kn
     client.socket.destroy()
   }))
 
-test('8: HTTP/1.0 without Host goes to the original destination on a connection of its own', () =>
+test('behaviour 8: HTTP/1.0 without Host goes to the original destination on a connection of its own', () =>
   between(OK, '', async (sluice, server) => {
     for (const _ of [1, 2]) {
       const got = await ask(sluice.address, 'GET / HTTP/1.0\r\n\r\n')
@@ -107,13 +107,13 @@ test('8: HTTP/1.0 without Host goes to the original destination on a connection 
     assert.deepEqual(server.received.map(unmarked), ['GET / HTTP/1.0\r\n\r\n', 'GET / HTTP/1.0\r\n\r\n'])
   }))
 
-test('9: the authority of an absolute URI wins, and Host is rewritten to it', () =>
+test('behaviour 9: the authority of an absolute URI wins, and Host is rewritten to it', () =>
   between(OK, '', async (sluice, server) => {
     await ask(sluice.address, 'GET http://Real.example:81/a HTTP/1.1\r\nA: b\r\nHost: other.example\r\n\r\n')
     assert.match(unmarked(server.received[0]), /^GET \S*\/a HTTP\/1.1\r\nA: b\r\nHost: real.example:81\r\n\r\n$/)
   }))
 
-test('10: an Upgrade that no rule allows fails with 500, and says which rule would', () =>
+test('behaviour 10: an Upgrade that no rule allows fails with 500, and says which rule would', () =>
   between(OK, '', async (sluice, server) => {
     const got = await ask(sluice.address, get('/', 'Connection: upgrade\r\nUpgrade: chatproto\r\n'))
     assert.match(got, /^HTTP\/1.1 500 Internal Server Error\r\n/)
@@ -122,7 +122,7 @@ test('10: an Upgrade that no rule allows fails with 500, and says which rule wou
     assert.equal(server.connections.length, 0)
   }))
 
-test('10: an Upgrade that a rule allows becomes a tunnel, with half-close', async () => {
+test('behaviour 10: an Upgrade that a rule allows becomes a tunnel, with half-close', async () => {
   const server = await scripted((_, socket) => {
     socket.write('HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: chatproto\r\nX: y\r\n\r\nhello ')
     socket.on('data', (bytes) => socket.write(`<${bytes.toString()}>`))
@@ -147,7 +147,7 @@ test('10: an Upgrade that a rule allows becomes a tunnel, with half-close', asyn
   server.close()
 })
 
-test('10: an upgrade that the server declines is an ordinary response', () =>
+test('behaviour 10: an upgrade that the server declines is an ordinary response', () =>
   between(OK, 'defaults: { http: { upgrade: { allow: [chatproto] } } }', async (sluice, server) => {
     const client = await raw(sluice.address)
     client.send(get('/', 'Connection: upgrade\r\nUpgrade: chatproto\r\n'))
@@ -158,7 +158,7 @@ test('10: an upgrade that the server declines is an ordinary response', () =>
     client.socket.destroy()
   }))
 
-test('12: CONNECT becomes a tunnel, also where the 200 has a length', async () => {
+test('behaviour 12: CONNECT becomes a tunnel, also where the 200 has a length', async () => {
   const server = await scripted((_, socket) => {
     socket.write('HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX: y\r\n\r\nfirst')
     socket.on('data', (bytes) => socket.write(`<${bytes.toString()}>`))
@@ -176,7 +176,7 @@ test('12: CONNECT becomes a tunnel, also where the 200 has a length', async () =
   server.close()
 })
 
-test('13: CONNECT to anything but an authority is 400, and nothing is dialled', async () => {
+test('behaviour 13: CONNECT to anything but an authority is 400, and nothing is dialled', async () => {
   const sluice = await front(NOWHERE, FIXED, { dial: () => assert.fail('dialled') })
   for (const target of ['/x', '/', 'http://test/bar', 'http://test', '*']) {
     assert.match(
@@ -190,7 +190,7 @@ test('13: CONNECT to anything but an authority is 400, and nothing is dialled', 
   sluice.close()
 })
 
-test('14, 15: lengths and chunks stay what they are, and no body means no framing', async () => {
+test('behaviours 14, 15: lengths and chunks stay what they are, and no body means no framing', async () => {
   const requests = [
     'POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello',
     'POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n',
@@ -212,7 +212,7 @@ test('14, 15: lengths and chunks stay what they are, and no body means no framin
   }
 })
 
-test('16: 204, 304 and answers to HEAD have no body and no Transfer-Encoding', async () => {
+test('behaviour 16: 204, 304 and answers to HEAD have no body and no Transfer-Encoding', async () => {
   const cases = [
     ['GET', 'HTTP/1.1 204 No Content\r\nA: b\r\n\r\n'],
     ['GET', 'HTTP/1.1 304 Not Modified\r\nContent-Length: 7\r\n\r\n'],
@@ -234,7 +234,7 @@ test('16: 204, 304 and answers to HEAD have no body and no Transfer-Encoding', a
   }
 })
 
-test('17: a response that ends with the connection is chunked for HTTP/1.1', async () => {
+test('behaviour 17: a response that ends with the connection is chunked for HTTP/1.1', async () => {
   const server = await scripted((_, socket) => void socket.end('HTTP/1.0 200 OK\r\n\r\nto the end'))
   const sluice = await front(server.address, FIXED)
   assert.equal(
@@ -245,7 +245,7 @@ test('17: a response that ends with the connection is chunked for HTTP/1.1', asy
   server.close()
 })
 
-test('18: requests to one destination share a connection, to others they do not', async () => {
+test('behaviour 18: requests to one destination share a connection, to others they do not', async () => {
   const [a, b] = [await scripted(OK), await scripted(OK)]
   const policy = `rules: [{ name: b, when: { authority: b }, then: { upstream: { address: "127.0.0.1:${b.address.port}" } } }]`
   const sluice = await front(a.address, fixed(policy))
@@ -264,7 +264,7 @@ test('18: requests to one destination share a connection, to others they do not'
   b.close()
 })
 
-test('19: a Host that is empty, missing, repeated or malformed is 400, and nothing is dialled', async () => {
+test('behaviour 19: a Host that is empty, missing, repeated or malformed is 400, and nothing is dialled', async () => {
   const sluice = await front(NOWHERE, FIXED, { dial: () => assert.fail('dialled') })
   for (const host of [
     '',
@@ -280,7 +280,7 @@ test('19: a Host that is empty, missing, repeated or malformed is 400, and nothi
   sluice.close()
 })
 
-test('20: a server that comes up in time is waited for', async () => {
+test('behaviour 20: a server that comes up in time is waited for', async () => {
   const early = await upstream(() => {})
   const { address } = early
   early.close()
@@ -296,7 +296,7 @@ test('20: a server that comes up in time is waited for', async () => {
   server.close()
 })
 
-test('20: a server that never comes up is 502 once the time to connect is over', async () => {
+test('behaviour 20: a server that never comes up is 502 once the time to connect is over', async () => {
   const gone = await upstream(() => {})
   gone.close()
   const sluice = await front(gone.address, 'defaults: { limits: { connect: 100ms } }')
@@ -306,7 +306,7 @@ test('20: a server that never comes up is 502 once the time to connect is over',
   sluice.close()
 })
 
-test('20: a server that does not answer the connect is 504', async () => {
+test('behaviour 20: a server that does not answer the connect is 504', async () => {
   const sluice = await front({ host: '127.0.0.1', port: 9 }, 'defaults: { limits: { connect: 50ms } }', {
     dial: (_, signal) =>
       new Promise((_resolve, reject) => signal!.addEventListener('abort', () => reject(new Error('given up')))),
@@ -318,7 +318,7 @@ test('20: a server that does not answer the connect is 504', async () => {
   sluice.close()
 })
 
-test('25: what the policy wants repeated is repeated, within its budget', async () => {
+test('behaviour 25: what the policy wants repeated is repeated, within its budget', async () => {
   const retry = (more: string) => `defaults: { http: { retry: { attempts: 2, on: [503]${more} } } }`
   const flaky = (fails: number) => (_: string, _socket: unknown, nth: number) =>
     nth < fails ? 'HTTP/1.1 503 No\r\nContent-Length: 2\r\n\r\nno' : OK
@@ -343,7 +343,7 @@ test('25: what the policy wants repeated is repeated, within its budget', async 
   await between(flaky(1), retry(''), async (sluice) => assert.match(await ask(sluice.address, long), /^HTTP\/1.1 503 /))
 })
 
-test('26: a request that takes longer than its timeout is 504', () =>
+test('behaviour 26: a request that takes longer than its timeout is 504', () =>
   between(
     () => undefined,
     'defaults: { http: { timeout: 100ms } }',
@@ -356,7 +356,7 @@ test('26: a request that takes longer than its timeout is 504', () =>
     },
   ))
 
-test('26: the head of the response has a timeout of its own, and a response that has begun breaks off', async () => {
+test('behaviour 26: the head of the response has a timeout of its own, and a response that has begun breaks off', async () => {
   await between(
     () => undefined,
     'defaults: { http: { headTimeout: 50ms } }',
@@ -375,7 +375,7 @@ test('26: the head of the response has a timeout of its own, and a response that
   )
 })
 
-test('30: denied is 403, over the rate 429, a loop 508, a redirect a redirect', async () => {
+test('behaviour 30: denied is 403, over the rate 429, a loop 508, a redirect a redirect', async () => {
   const policy = `
 rules:
   - { name: no, when: { path: /no }, then: { deny: true } }
@@ -409,7 +409,7 @@ rules:
   })
 })
 
-test('30: a request that is sent to ourselves is a loop, and nothing is dialled', async () => {
+test('behaviour 30: a request that is sent to ourselves is a loop, and nothing is dialled', async () => {
   const sluice = await front(
     { host: '127.0.0.1', port: 9 },
     `${FIXED}\nrules: [{ name: self, when: { path: / }, then: { upstream: { address: "127.0.0.2:9" } } }]`,
@@ -422,7 +422,7 @@ test('30: a request that is sent to ourselves is a loop, and nothing is dialled'
   sluice.close()
 })
 
-test('30: a request that comes back through another proxy is a loop', async () => {
+test('behaviour 30: a request that comes back through another proxy is a loop', async () => {
   const relay = await upstream((socket) => {
     const on = connect(sluice.address)
     socket.pipe(on).on('error', () => {})
@@ -434,7 +434,7 @@ test('30: a request that comes back through another proxy is a loop', async () =
   relay.close()
 })
 
-test('31: what a client says in our name never reaches the server', () =>
+test('behaviour 31: what a client says in our name never reaches the server', () =>
   between(OK, '', async (sluice, server) => {
     await ask(
       sluice.address,
@@ -446,7 +446,7 @@ test('31: what a client says in our name never reaches the server', () =>
     assert.match(server.received.join(''), /\r\n0\r\nA: b\r\n\r\n$/)
   }))
 
-test('32: a drain lets the request in flight end, then closes', async () => {
+test('behaviour 32: a drain lets the request in flight end, then closes', async () => {
   const servers: Socket[] = []
   await between(
     (_, socket) => {
@@ -471,7 +471,7 @@ test('32: a drain lets the request in flight end, then closes', async () => {
   )
 })
 
-test('34: an early response reaches the client, and the connection is not used again', async () => {
+test('behaviour 34: an early response reaches the client, and the connection is not used again', async () => {
   const tooLarge = 'HTTP/1.1 413 Content Too Large\r\nContent-Length: 3\r\n\r\nno\n'
   const server = await upstream((socket) => socket.once('data', () => socket.write(tooLarge)))
   const sluice = await front(server.address, FIXED)
@@ -486,7 +486,7 @@ test('34: an early response reaches the client, and the connection is not used a
   server.close()
 })
 
-test('35: 100 Continue comes from the server, and a final answer may come instead', async () => {
+test('behaviour 35: 100 Continue comes from the server, and a final answer may come instead', async () => {
   const server = await upstream((socket) =>
     socket.once('data', (head) => {
       if (head.toString().includes('/no'))
@@ -510,7 +510,7 @@ test('35: 100 Continue comes from the server, and a final answer may come instea
   server.close()
 })
 
-test('36: pipelined requests are answered in their order, also after an error', async () => {
+test('behaviour 36: pipelined requests are answered in their order, also after an error', async () => {
   const policy = 'rules: [{ name: no, when: { path: /no }, then: { deny: true } }]'
   await between(
     (request) => `HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n${request.slice(4, 6)}`,
@@ -524,7 +524,7 @@ test('36: pipelined requests are answered in their order, also after an error', 
   )
 })
 
-test('37: 1xx pass in order before the response, but not to HTTP/1.0', () =>
+test('behaviour 37: 1xx pass in order before the response, but not to HTTP/1.0', () =>
   between(
     'HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok',
     '',
@@ -537,7 +537,7 @@ test('37: 1xx pass in order before the response, but not to HTTP/1.0', () =>
     },
   ))
 
-test('38: trailers pass both ways', () =>
+test('behaviour 38: trailers pass both ways', () =>
   between(
     'HTTP/1.1 200 OK\r\nTrailer: Sum\r\nTransfer-Encoding: chunked\r\n\r\n2;ext=1\r\nok\r\n0\r\nSum: 1\r\n\r\n',
     '',
@@ -552,7 +552,7 @@ test('38: trailers pass both ways', () =>
     },
   ))
 
-test('39: a pooled connection that its server closes as the next request is sent is never an error of the client', async () => {
+test('behaviour 39: a pooled connection that its server closes as the next request is sent is never an error of the client', async () => {
   let handled = 0
   const server = await scripted((request, socket, nth) => {
     if (nth === 1) {
@@ -576,7 +576,7 @@ test('39: a pooled connection that its server closes as the next request is sent
   server.close()
 })
 
-test('39: a request that may not be repeated is 502 then', async () => {
+test('behaviour 39: a request that may not be repeated is 502 then', async () => {
   const server = await scripted((_, socket, nth) => {
     if (nth === 1) socket.destroy()
     return nth === 1 ? undefined : OK
@@ -592,7 +592,7 @@ test('39: a request that may not be repeated is 502 then', async () => {
   server.close()
 })
 
-test('40: names keep their case, fields their order and their duplicates', () =>
+test('behaviour 40: names keep their case, fields their order and their duplicates', () =>
   between(
     'HTTP/1.1 200 Fine\r\nsEt-cOOkie: a\r\nX: 1\r\nSet-Cookie: b\r\ncontent-LENGTH: 0\r\n\r\n',
     '',
