@@ -127,6 +127,26 @@ const cases: readonly Case[] = [
     want: connection('PROTOCOL_ERROR'),
   },
   { section: '5.1', title: 'idle: PRIORITY', send: [frame(priority, 0, 1, dependency(0)), request], want: ANSWERED },
+  ...(
+    [
+      ['DATA', frame(data, END, 1, big(4)), stream(1, 'STREAM_CLOSED')],
+      ['HEADERS', request, stream(1, 'STREAM_CLOSED')],
+      ['CONTINUATION', frame(continuation, 4, 1, block('a: b')), connection('PROTOCOL_ERROR')],
+      ['WINDOW_UPDATE', frame(windowUpdate, 0, 1, uint32(11)), ANSWERED],
+      ['PRIORITY', frame(priority, 0, 1, dependency(0)), alive],
+      ['RST_STREAM', frame(rstStream, 0, 1, uint32(8)), alive],
+    ] as const
+  ).map(([what, bytes, want]) => ({
+    section: '5.1',
+    title: `half closed (remote): ${what}`,
+    send: [
+      settings([SETTING.initialWindowSize, 0]),
+      request,
+      bytes,
+      ...(want[0]?.startsWith('goaway') ? [] : [pingFrame]),
+    ],
+    want,
+  })),
   {
     section: '5.1',
     title: 'closed: DATA after RST_STREAM',

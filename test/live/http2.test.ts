@@ -19,6 +19,7 @@ import {
   status,
 } from '@grpc/grpc-js'
 import { type Test, test } from 'tap'
+import { front } from '../support/front.ts'
 import { http2Proxy, listening } from '../support/http2Proxy.ts'
 
 const run = promisify(execFile)
@@ -226,9 +227,10 @@ const grpcPair = async (t: Test): Promise<Client> => {
   server.addService(METHODS, { unary, collect, count, chat, never, fail })
   const port = await promisify(server.bindAsync.bind(server))('127.0.0.1:0', ServerCredentials.createInsecure())
   t.teardown(() => server.forceShutdown())
-  const proxy = await http2Proxy(t, Number(port))
+  const sluice = await front({ host: '127.0.0.1', port: Number(port) })
+  t.teardown(() => sluice.close())
   const options = { 'grpc.max_receive_message_length': -1 }
-  const client = new Client(`127.0.0.1:${proxy.port}`, credentials.createInsecure(), options)
+  const client = new Client(`127.0.0.1:${sluice.address.port}`, credentials.createInsecure(), options)
   t.teardown(() => client.close())
   return client
 }
