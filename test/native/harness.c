@@ -3,6 +3,7 @@
  *
  *   harness cases               each edge case once, with assertions
  *   harness stress SECONDS SEED checksummed traffic over many connections whose peers are killed at random
+ *   harness faults SECONDS SEED the same while faults.c makes system calls fail: ends may be early, bytes never wrong
  *   harness proxy PORT TO_PORT  a TCP proxy on 127.0.0.1, to measure with
  *
  * Exits 0, or says on standard error what went wrong and exits 1.
@@ -540,6 +541,7 @@ struct live {
 };
 
 static struct live lives[LIVE_MAX];
+static bool faulty; /* faults.c is at work: any connection may end early */
 static uint64_t total_bytes, total_connections, total_kills;
 
 static void start_life(struct live *live, uint64_t serial) {
@@ -568,7 +570,7 @@ static void start_life(struct live *live, uint64_t serial) {
 }
 
 static void app_lost(struct live *live, struct app *app) {
-  CHECK(live->killed || live->ended || errno == ECONNRESET || errno == EPIPE);
+  CHECK(faulty || live->killed || live->ended || errno == ECONNRESET || errno == EPIPE);
   app->dead = true;
 }
 
@@ -637,8 +639,8 @@ static void end_life(struct live *live) {
     CHECK(upstream_app->sent == upstream_app->to_send && client_app->got == upstream_app->sent);
     CHECK(report->sent == client_app->sent && report->received == upstream_app->sent);
   }
-  if (!live->killed && report->end != PUMP_CLOSED) fprintf(stderr, "ended %u error %d\n", report->end, report->error);
-  CHECK(live->killed || report->end == PUMP_CLOSED);
+  if (!faulty && !live->killed && report->end != PUMP_CLOSED) fprintf(stderr, "ended %u error %d\n", report->end, report->error);
+  CHECK(faulty || live->killed || report->end == PUMP_CLOSED);
   CHECK(report->sent <= client_app->sent && report->sent >= upstream_app->got);
   CHECK(report->received <= upstream_app->sent && report->received >= client_app->got);
   for (int i = 0; i < 2; i++) {
@@ -737,10 +739,13 @@ int main(int argc, char **argv) {
   } else if (strcmp(argv[1], "stress") == 0 && argc == 4) {
     stress(strtoull(argv[2], NULL, 10), strtoull(argv[3], NULL, 10), 16);
     stress(strtoull(argv[2], NULL, 10) / 4, strtoull(argv[3], NULL, 10) + 1, 0);
+  } else if (strcmp(argv[1], "faults") == 0 && argc == 4) {
+    faulty = true;
+    stress(strtoull(argv[2], NULL, 10), strtoull(argv[3], NULL, 10), 16);
   } else if (strcmp(argv[1], "proxy") == 0 && argc == 4) {
     proxy((uint16_t)atoi(argv[2]), (uint16_t)atoi(argv[3]), 256);
   } else {
-    fprintf(stderr, "usage: harness cases | stress SECONDS SEED | proxy PORT TO_PORT\n");
+    fprintf(stderr, "usage: harness cases | stress SECONDS SEED | faults SECONDS SEED | proxy PORT TO_PORT\n");
     return 2;
   }
   return 0;
