@@ -1,4 +1,4 @@
-import { execFile, spawn } from 'node:child_process'
+import { execFile } from 'node:child_process'
 import { once } from 'node:events'
 import { copyFileSync, mkdirSync } from 'node:fs'
 import { createServer as createHttp } from 'node:http'
@@ -10,12 +10,15 @@ import { connect } from 'node:tls'
 import { promisify } from 'node:util'
 import { Client, credentials, Server as GrpcServer, ServerCredentials } from '@grpc/grpc-js'
 import { test } from 'tap'
-import { openTls } from '../../src/forward/tlsWorld.ts'
-import { systemClock } from '../../src/net/clock.ts'
-import type { Outcome } from '../../src/telemetry/outcome.ts'
 import { type Made, openWorkshop } from '../support/certificates.ts'
-import { type Front, front } from '../support/front.ts'
-import { policyOf } from '../support/world.ts'
+import {
+  echo,
+  type Fronted,
+  listening,
+  portOf,
+  sClient as sClientWith,
+  sluice as sluiceWith,
+} from '../support/tlsFront.ts'
 
 /** TLS with programs that other people wrote. */
 const workshop = openWorkshop()
@@ -42,66 +45,13 @@ const output = async (program: string, args: readonly string[]): Promise<string>
   }
 }
 
-/** openssl s_client: what it prints after it has said `said` and got an answer, or the end. */
-const sClient = (port: number, args: readonly string[], said = 'hello\n'): Promise<string> =>
-  new Promise((resolve) => {
-    const all = ['s_client', '-connect', `127.0.0.1:${port}`, '-CAfile', root.certPath, '-ign_eof', ...args]
-    const child = spawn('openssl', all, { stdio: 'pipe' })
-    let text = ''
-    const hear = (chunk: Buffer) => {
-      text += chunk
-      if (text.includes(`\necho ${said}`)) child.stdin.end()
-    }
-    child.stdout.on('data', hear)
-    child.stderr.on('data', hear)
-    child.stdin.on('error', () => {})
-    child.stdin.write(said)
-    child.on('close', () => resolve(text))
-  })
+/** openssl s_client, which believes our root. */
+const sClient = (port: number, args: readonly string[]): Promise<string> =>
+  sClientWith(port, ['-CAfile', root.certPath, ...args])
 
-/** Says back each line, once. */
-const echo = async (): Promise<TcpServer> => {
-  const server = createTcp((socket) => {
-    socket.on('error', () => {})
-    socket.once('data', (chunk) => socket.end(`\necho ${chunk}`))
-  })
-  return listening(server)
-}
-
-const listening = async <S extends TcpServer>(server: S): Promise<S> => {
-  server.listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  return server
-}
-const portOf = (server: TcpServer): number => (server.address() as { port: number }).port
-
-interface Fronted extends Front {
-  readonly port: number
-  readonly last: () => Promise<Outcome>
-}
-
-const sluice = async (
-  server: TcpServer,
-  policy: string,
-  direction: 'inbound' | 'outbound' = 'inbound',
-): Promise<Fronted> => {
-  const document = policy.includes('certificates:') ? policy : `${MATERIAL}${policy}`
-  const tls = await openTls(policyOf(document).sections, systemClock, () => {})
-  const made = await front({ host: '127.0.0.1', port: portOf(server) }, document, { tls }, { direction })
-  return {
-    ...made,
-    port: made.address.port,
-    close: () => {
-      made.close()
-      tls.close()
-      server.close()
-    },
-    last: async () => {
-      while (made.world.ledger.open.size > 0) await turn()
-      return made.outcomes.at(-1)!
-    },
-  }
-}
+/** Sluice with the certificates above, where the policy brings none of its own. */
+const sluice = (server: TcpServer, policy: string, direction?: 'inbound' | 'outbound'): Promise<Fronted> =>
+  sluiceWith(server, policy.includes('certificates:') ? policy : `${MATERIAL}${policy}`, direction)
 
 const ingress = (then: string) => `rules: [{ name: ingress, when: { direction: inbound }, then: { tls: ${then} } }]`
 

@@ -92,8 +92,11 @@ export const createTerminator = (options: TerminatorOptions): Terminator => {
     return new Promise((resolve) => {
       const halfOpen = stream.allowHalfOpen
       // Later in the same turn: the server's own event may know a better reason than that the stream has closed.
-      const lost = (error?: Error) =>
-        void setImmediate(() => handshake.settle(error ? explainError(error, 'client') : gone('client')))
+      const lost = (error?: Error) => {
+        // A socket tells of its end in its own async context; the server's event, which follows from it, needs ours.
+        handshakes.enterWith(handshake)
+        setImmediate(() => handshake.settle(error ? explainError(error, 'client') : gone('client')))
+      }
       const stopWaiting = options.clock.after(options.handshakeMs, () => handshake.settle(tooSlow(options.handshakeMs)))
       const handshake: Handshake = {
         settle: (result) => {
