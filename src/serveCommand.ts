@@ -110,7 +110,7 @@ const run = async (args: Arguments, io: Io): Promise<number> => {
       env: io.env,
       config: resolve(io.cwd, paths[0] ?? '.'),
     }
-    connector = await openConnector({ ...about, version, log })
+    connector = await openConnector({ ...about, version, log, ...(traces && { trace: traces.inside }) })
     if (listening.length === 0 && connector === undefined) throw new Error('no listener is configured')
   } catch (error) {
     log.error((error as Error).message)

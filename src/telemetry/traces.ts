@@ -1,4 +1,5 @@
-import type { Span } from '@opentelemetry/api'
+import type { IncomingHttpHeaders } from 'node:http'
+import type { Context, Span } from '@opentelemetry/api'
 import type { SpanExporter } from '@opentelemetry/sdk-trace'
 import type { RequestOutcome } from './outcome.ts'
 import { redactedTarget } from './redact.ts'
@@ -34,6 +35,12 @@ export interface RequestTrace {
 /** Traces requests until it is closed. */
 export interface Traces {
   readonly begin: (request: TracedRequest) => RequestTrace
+  /** Runs a request of one of our own servers inside a span; `onward` gives the fields for what it asks of others. */
+  readonly inside: <T>(
+    name: string,
+    headers: IncomingHttpHeaders,
+    run: (onward: () => Readonly<Record<string, string>>) => Promise<T>,
+  ) => Promise<T>
   /** Sends what is still held, for at most `ms`. Never rejects: a collector that is down is no error of ours. */
   readonly close: (ms: number) => Promise<void>
 }
@@ -66,7 +73,33 @@ export const openTraces = async (options: TraceOptions): Promise<Traces> => {
   // The last one that finds something counts, so W3C wins where both came.
   const incoming = new CompositePropagator({ propagators: [b3, w3c] })
 
+  /** The fields, with a place in the trace written in the words they came in; W3C where they spoke of no trace. */
+  const goOn = (fields: readonly string[], place: Context): string[] => {
+    const sent = fields.slice()
+    const speaks = (name: string) => READ.get(fields, name) !== undefined
+    if (speaks('b3')) b3.inject(place, sent, WRITE)
+    if (speaks('x-b3-traceid')) b3Multi.inject(place, sent, WRITE)
+    if (speaks('traceparent') || !(speaks('b3') || speaks('x-b3-traceid'))) w3c.inject(place, sent, WRITE)
+    return sent
+  }
+
   return {
+    async inside(name, headers, run) {
+      const fields = Object.entries(headers).flatMap(([key, value]) => (typeof value === 'string' ? [key, value] : []))
+      const parent = incoming.extract(ROOT_CONTEXT, fields, READ)
+      const span = tracer.startSpan(name, { kind: SpanKind.SERVER }, parent)
+      const context = fields.filter((_, i) => CONTEXT.has(fields[i - (i % 2)]!))
+      const onward = goOn(context, trace.setSpan(parent, span))
+      try {
+        return await run(() => Object.fromEntries(pairs(onward)))
+      } catch (error) {
+        span.setStatus({ code: SpanStatusCode.ERROR })
+        span.setAttribute('error.type', (error as Error).name)
+        throw error
+      } finally {
+        span.end()
+      }
+    },
     begin({ method, authority, target, direction, peer, fields }) {
       const parent = incoming.extract(ROOT_CONTEXT, fields, READ)
       const [path = '', query] = redactedTarget(target).split('?', 2)
@@ -87,14 +120,7 @@ export const openTraces = async (options: TraceOptions): Promise<Traces> => {
         { kind: SpanKind.CLIENT, attributes: { 'http.request.method': method, 'server.address': authority } },
         inside,
       )
-      const sent = fields.slice()
-      const asking = trace.setSpan(inside, client)
-      // In the words the caller spoke; to one who spoke of no trace, W3C.
-      if (READ.get(fields, 'b3') !== undefined) b3.inject(asking, sent, WRITE)
-      if (READ.get(fields, 'x-b3-traceid') !== undefined) b3Multi.inject(asking, sent, WRITE)
-      const isB3Only =
-        READ.get(fields, 'traceparent') === undefined && sent.some((field) => /^(b3|x-b3-traceid)$/i.test(field))
-      if (!isB3Only) w3c.inject(asking, sent, WRITE)
+      const sent = goOn(fields, trace.setSpan(inside, client))
       return {
         fields: sent,
         end: (outcome) => {
@@ -139,6 +165,20 @@ const describe = (span: Span, { status, error, rules }: RequestOutcome): void =>
     if (line > 0) span.setAttribute(`sluice.rule.${aspect}`, `${name} (${file}:${line})`)
   }
 }
+
+/** What goes on to strangers: not baggage, which may hold business data. */
+const CONTEXT = new Set([
+  'traceparent',
+  'tracestate',
+  'b3',
+  'x-b3-traceid',
+  'x-b3-spanid',
+  'x-b3-sampled',
+  'x-b3-flags',
+])
+
+const pairs = (fields: readonly string[]): [string, string][] =>
+  READ.keys(fields).map((key, index) => [key, fields[2 * index + 1]!])
 
 /** Flat header fields as OpenTelemetry reads and writes carriers. */
 const READ = {

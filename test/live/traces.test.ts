@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict'
+import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { createServer, type IncomingHttpHeaders, request } from 'node:http'
 import { Server, ServerCredentials } from '@grpc/grpc-js'
@@ -180,4 +181,48 @@ test('a collector that is down costs no request anything, and no more than a mom
   const started = performance.now()
   await traces.close(300)
   assert.ok(performance.now() - started < 2000)
+})
+
+test('what the environment of a connector says of OTLP counts: its requests are spans, sent before it stops', async (t) => {
+  const { spans, http } = await collector(t)
+  const directory = t.testdir({
+    'policy.yaml':
+      'apiVersion: sluice/v1\nlisteners: { outbound: { address: [] }, inbound: { address: [] } }\nadmin: { address: [] }\n',
+  })
+  const env = {
+    PATH: process.env.PATH,
+    HASURA_CONFIGURATION_DIRECTORY: directory,
+    HASURA_CONNECTOR_PORT: '0',
+    HASURA_CONNECTOR_HOST: '127.0.0.1',
+    OTEL_EXPORTER_OTLP_ENDPOINT: http,
+    OTEL_EXPORTER_OTLP_PROTOCOL: 'http/protobuf',
+    OTEL_SERVICE_NAME: 'from the environment',
+  }
+  const sluice = spawn('bin/sluice', ['serve'], { env, stdio: ['ignore', 'pipe', 'inherit'] })
+  t.teardown(() => sluice.kill('SIGKILL'))
+  let said = ''
+  const port = await new Promise<number>((resolve, reject) => {
+    sluice.stdout.setEncoding('utf8').on('data', (text: string) => {
+      said += text
+      const found = /commands on 127\.0\.0\.1:(\d+)/.exec(said)
+      if (found) resolve(Number(found[1]))
+    })
+    sluice.once('exit', () => reject(new Error(`sluice ended: ${said}`)))
+  })
+  const asked = request({
+    host: '127.0.0.1',
+    port,
+    path: '/v1/commands',
+    headers: { traceparent: `00-${TRACE}-${PARENT}-01` },
+  }).end()
+  const [answer] = await once(asked, 'response')
+  assert.equal(answer.statusCode, 200)
+  await once(answer.resume(), 'end')
+  sluice.kill('SIGTERM')
+  const [code] = await once(sluice, 'exit')
+  assert.equal(code, 0)
+  const [span] = spans
+  assert.equal(spans.length, 1)
+  assert.deepEqual([span?.name, span?.traceId, span?.parent, span?.kind], ['GET /v1/commands', TRACE, PARENT, 2])
+  assert.equal(span?.attributes['service.name'], 'from the environment')
 })
