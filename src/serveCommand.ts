@@ -1,20 +1,17 @@
 import { EventEmitter, once } from 'node:events'
 import { resolve } from 'node:path'
 import manifest from '../package.json' with { type: 'json' }
-import { type ListenerOptions, type Listening, listen } from './accept/listen.ts'
+import type { Listening } from './accept/listen.ts'
+import { openListeners } from './accept/openListeners.ts'
 import { ownAddresses } from './accept/ownAddresses.ts'
-import { type OwnDials, ownDials } from './accept/ownDials.ts'
-import { pumpListener } from './accept/pumpListen.ts'
+import { ownDials } from './accept/ownDials.ts'
 import { tunedOpener } from './accept/socketOptions.ts'
 import { configPaths } from './admin/configPaths.ts'
-import { keepPolicy, loadPolicy, problemsOf, type Reload } from './admin/livePolicy.ts'
-import { certificateWarnings, countTls, keepTls, missingCertificates } from './admin/liveTls.ts'
-import { pageRoutes } from './admin/page.ts'
-import { adminRoutes } from './admin/routes.ts'
-import { startAdmin } from './admin/server.ts'
-import { tapRoutes } from './admin/tap.ts'
+import { keepPolicy, type Loaded, loadPolicy, problemsOf, type Reload } from './admin/livePolicy.ts'
+import { countTls, keepTls } from './admin/liveTls.ts'
+import { openAdmin } from './admin/openAdmin.ts'
 import type { Connector } from './command/connector.ts'
-import { type Otlp, readEnvironment } from './command/environment.ts'
+import { type EnvironmentRead, type Otlp, readEnvironment } from './command/environment.ts'
 import { openConnector } from './command/openConnector.ts'
 import { listenersOf } from './config.ts'
 import { createHttpState } from './forward/httpState.ts'
@@ -26,14 +23,12 @@ import { systemClock } from './net/clock.ts'
 import type { Arguments, Command, Io } from './net/commandLine.ts'
 import { tcpDialer } from './net/dial.ts'
 import { relay } from './net/relay.ts'
-import { readSecret } from './net/secret.ts'
 import { formatDiagnostic } from './policy/diagnostic.ts'
 import type { Sections } from './policy/sections.ts'
 import type { World } from './proxy.ts'
 import { createLedger, type Ledger } from './telemetry/ledger.ts'
 import { createLog, type Log } from './telemetry/log.ts'
 import { countConnections, countRequests, createMetrics, type Metrics } from './telemetry/metrics.ts'
-import { createPulse } from './telemetry/pulse.ts'
 import { openTraces, type Traces } from './telemetry/traces.ts'
 
 /** `sluice serve`. */
@@ -53,9 +48,9 @@ export const serveCommand: Command = {
 }
 
 const run = async (args: Arguments, io: Io): Promise<number> => {
-  const { mistakes, warnings, ...connecting } = readEnvironment(io.env)
-  if (mistakes.length > 0) {
-    io.err(mistakes.map((mistake) => `sluice serve: ${mistake}\n`).join(''))
+  const read = readEnvironment(io.env)
+  if (read.mistakes.length > 0) {
+    io.err(read.mistakes.map((mistake) => `sluice serve: ${mistake}\n`).join(''))
     return 1
   }
   const paths = configPaths(args, io)
@@ -64,12 +59,23 @@ const run = async (args: Arguments, io: Io): Promise<number> => {
     io.err(`${problemsOf(loaded).join('\n')}\n`)
     return 1
   }
-  const log = createLog(loaded.policy.sections.log)
+  return await serve(read, paths, loaded, io)
+}
+
+const serve = async (
+  { environment, warnings }: EnvironmentRead,
+  paths: readonly string[],
+  loaded: Loaded & { readonly is: 'policy' },
+  io: Io,
+): Promise<number> => {
+  const { sections } = loaded.policy
+  const { version } = manifest
+  const log = createLog(sections.log)
   for (const warning of [...warnings, ...loaded.warnings.map(formatDiagnostic)]) log.warn(warning)
   const ledger = createLedger(systemClock)
   ledger.subscribe(log.outcome)
   ledger.subscribeRequests((request, life) => log.request(request, life, systemClock.time()))
-  const tls = await keepTls(loaded.policy.sections, systemClock, log)
+  const tls = await keepTls(sections, systemClock, log)
   const shim = shimOrWarning(log)
   const pump = shim && pumpOrWarning(log)
   const live = keepPolicy(paths, loaded, systemClock, (reload) => {
@@ -78,13 +84,14 @@ const run = async (args: Arguments, io: Io): Promise<number> => {
   })
   io.onReload(() => void live.reload())
 
-  const traces = await tracesOf(loaded.policy.sections.traces, connecting.environment.otlp)
+  const traces = await tracesOf(sections.traces, environment.otlp)
   const dials = ownDials(systemClock.now)
   const listening: Listening[] = []
   const admin: Listening[] = []
+  let connector: Connector | undefined
   const world: World = {
     policy: live.policy,
-    dial: tcpDialer(tunedOpener(loaded.policy.sections.sockets, shim, dials)),
+    dial: tcpDialer(tunedOpener(sections.sockets, shim, dials)),
     relay: pump?.relay ?? relay,
     clock: systemClock,
     random: Math.random,
@@ -93,30 +100,32 @@ const run = async (args: Arguments, io: Io): Promise<number> => {
     isOwn: ownAddresses(() => [...listening, ...admin].map(({ address }) => address), systemClock.now),
     tls,
   }
-  const metrics = createMetrics(manifest.version)
-  countConnections(metrics, ledger)
-  countTls(metrics, tls)
-  countRequests(metrics, ledger)
+  /** Closes what accepts, then what is under way, then what others look at until the end. */
+  const end = async (drainMs: number): Promise<void> => {
+    for (const each of listening) each.close()
+    live.close()
+    await Promise.all([connector?.close(drainMs), ledger.drain(drainMs)])
+    await traces?.close(FLUSH_MS_MAX)
+    for (const each of admin) each.close()
+    tls.close()
+  }
+
   const stop = new EventEmitter()
-  let connector: Connector | undefined
   try {
-    await listenAll(world, listening, shim, pump, dials, log)
-    admin.push(...(await openAdmin(world, metrics, io, log, () => stop.emit('stop', 'POST /shutdown'))))
-    const { version } = manifest
-    const about = {
-      ...world,
-      ...connecting,
-      metrics: metrics.registry,
-      env: io.env,
-      config: resolve(io.cwd, paths[0] ?? '.'),
-    }
-    connector = await openConnector({ ...about, version, log, ...(traces && { trace: traces.inside }) })
+    const { registry } = metricsOf(ledger, tls)
+    const warn = (message: string) => log.warn(message)
+    const opened = (it: Listening) => void listening.push(it)
+    const wanted = listenersOf(sections).map((options) => ({ ...options, ownDials: dials }))
+    await openListeners(wanted, { world, shim, pump, opened, warn })
+    const shutdown = () => stop.emit('stop', 'POST /shutdown')
+    await openAdmin({ world, registry, log, env: io.env, version, opened: (it) => void admin.push(it), shutdown })
+    const config = resolve(io.cwd, paths[0] ?? '.')
+    const about = { ...world, environment, metrics: registry, env: io.env, config, version, log }
+    connector = await openConnector({ ...about, ...(traces && { trace: traces.inside }) })
     if (listening.length === 0 && connector === undefined) throw new Error('no listener is configured')
   } catch (error) {
     log.error((error as Error).message)
-    for (const each of listening) each.close()
-    live.close()
-    tls.close()
+    await end(0)
     log.flush()
     return 1
   }
@@ -125,13 +134,7 @@ const run = async (args: Arguments, io: Io): Promise<number> => {
 
   const signal = await Promise.race([io.stopped, once(stop, 'stop')])
   log.info(`${signal}: no new connections; ${ledger.open.size} open ones may end by themselves`)
-  for (const each of listening) each.close()
-  live.close()
-  const { drain } = world.policy().sections.limits
-  await Promise.all([connector?.close(drain), ledger.drain(drain)])
-  await traces?.close(FLUSH_MS_MAX)
-  for (const each of admin) each.close()
-  tls.close()
+  await end(world.policy().sections.limits.drain)
   log.info('sluice has stopped')
   log.flush()
   return 0
@@ -144,6 +147,14 @@ const tracesOf = async (section: Sections['traces'], otlp: Otlp | undefined): Pr
   const endpoint = otlp?.endpoint ?? section.endpoint
   if (endpoint === undefined) return undefined
   return openTraces({ ...section, ...otlp, endpoint, version: manifest.version })
+}
+
+const metricsOf = (ledger: Ledger, tls: TlsWorld): Metrics => {
+  const metrics = createMetrics(manifest.version)
+  countConnections(metrics, ledger)
+  countTls(metrics, tls)
+  countRequests(metrics, ledger)
+  return metrics
 }
 
 const listed = (listening: readonly Listening[]): string =>
@@ -172,58 +183,4 @@ const shimOrWarning = (log: Log): Shim | undefined => {
   if (loaded.is === 'ready') return loaded.value
   log.warn(`${loaded.reason}\nWithout it only listeners with a fixed destination can work.`)
   return undefined
-}
-
-/** Opens every listener. Throws an Error that says what is in the way. */
-const listenAll = async (
-  world: World,
-  listening: Listening[],
-  shim: Shim | undefined,
-  pump: Pump | undefined,
-  dials: OwnDials,
-  log: Log,
-): Promise<void> => {
-  const open =
-    shim && pump ? pumpListener(pump, world, shim) : (options: ListenerOptions) => listen(options, world, shim)
-  const wanted = listenersOf(world.policy().sections)
-  for (const options of wanted) {
-    try {
-      listening.push(await open({ ...options, ownDials: dials }))
-    } catch (error) {
-      // A kernel without IPv6 is no reason to leave IPv4 unserved.
-      const { code, message } = error as NodeJS.ErrnoException
-      const isMissingFamily =
-        code === 'EAFNOSUPPORT' || (code === 'EADDRNOTAVAIL' && options.address.host.includes(':'))
-      if (!isMissingFamily) throw error
-      log.warn(message)
-    }
-  }
-}
-
-/** Opens the admin server at each of its addresses. */
-const openAdmin = async (
-  world: World,
-  metrics: Metrics,
-  io: Io,
-  log: Log,
-  shutdown: () => void,
-): Promise<Listening[]> => {
-  const { admin } = world.policy().sections
-  const token = admin.token && (await readSecret(admin.token, io.env))
-  const { ledger, policy, clock } = world
-  const { tls } = world
-  const soonMs = policy().sections.tls.warnBeforeExpiry
-  const pulse = createPulse(ledger, clock, () => (tls ? certificateWarnings(tls, clock.time(), soonMs) : []))
-  const state = adminRoutes({
-    ledger,
-    policy,
-    registry: metrics.registry,
-    log,
-    now: clock.now,
-    notReady: () => [...(ledger.draining ? ['it is draining'] : []), ...(tls ? missingCertificates(tls) : [])],
-    shutdown: admin.shutdown ? shutdown : undefined,
-  })
-  const page = pageRoutes({ ledger, policy, pulse, version: manifest.version })
-  const routes = { ...state, ...page, ...tapRoutes(ledger) }
-  return Promise.all(admin.address.map((address) => startAdmin({ address, routes, token })))
 }

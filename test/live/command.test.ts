@@ -16,9 +16,9 @@ const main = resolve('src/main.ts')
 const OPEN = 'rules:\n  - { name: tests, when: { source: command, destination: 127.0.0.1 }, then: { deny: false } }\n'
 const QUIET = 'listeners: { outbound: { address: [] }, inbound: { address: [] } }\nadmin: { address: [] }\n'
 
-const configuration = (more = OPEN): string => {
+const configuration = (more = OPEN, quiet = QUIET): string => {
   const folder = mkdtempSync(join(tmpdir(), 'sluice-live-'))
-  writeFileSync(join(folder, 'policy.yaml'), `apiVersion: sluice/v1\n${QUIET}${more}`)
+  writeFileSync(join(folder, 'policy.yaml'), `apiVersion: sluice/v1\n${quiet}${more}`)
   return folder
 }
 
@@ -332,6 +332,12 @@ test('what keeps it from starting is said on standard error, within 2 s, with an
     [
       'a port that is taken',
       configuration(),
+      { HASURA_CONNECTOR_PORT: String((taken.address() as { port: number }).port) },
+      /cannot listen on 127\.0\.0\.1:\d+: .*EADDRINUSE/,
+    ],
+    [
+      'a port that is taken, when the admin server listens already',
+      configuration(OPEN, QUIET.replace(/admin: .*/, 'admin: { address: "127.0.0.1:0" }')),
       { HASURA_CONNECTOR_PORT: String((taken.address() as { port: number }).port) },
       /cannot listen on 127\.0\.0\.1:\d+: .*EADDRINUSE/,
     ],
