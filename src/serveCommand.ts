@@ -78,9 +78,12 @@ const serve = async (
   const tls = await keepTls(sections, systemClock, log)
   const shim = shimOrWarning(log)
   const pump = shim && pumpOrWarning(log)
-  const live = keepPolicy(paths, loaded, systemClock, (reload) => {
-    pump?.forgetRoutes()
-    reloaded(reload, log, ledger, tls)
+  const live = keepPolicy(paths, loaded, systemClock, {
+    prepare: ({ sections }) => tls.prepare(sections),
+    reloaded: (reload) => {
+      pump?.forgetRoutes()
+      reloaded(reload, log, ledger)
+    },
   })
   io.onReload(() => void live.reload())
 
@@ -160,13 +163,12 @@ const metricsOf = (ledger: Ledger, tls: TlsWorld): Metrics => {
 const listed = (listening: readonly Listening[]): string =>
   listening.length === 0 ? 'nothing' : listening.map(({ address }) => formatAddress(address)).join(', ')
 
-const reloaded = (reload: Reload, log: Log, ledger: Ledger, tls: TlsWorld): void => {
+const reloaded = (reload: Reload, log: Log, ledger: Ledger): void => {
   if (reload.is === 'kept')
     log.error(`the policy was not replaced; the last good one stays\n${reload.problems.join('\n')}`)
   if (reload.is !== 'replaced') return
   for (const warning of reload.warnings) log.warn(formatDiagnostic(warning))
   log.info('the policy was replaced')
-  tls.use(reload.policy.sections).catch((error: Error) => log.error(`certificates: ${error.message}`))
   ledger.recheck()
 }
 

@@ -47,27 +47,49 @@ export const problemsOf = (loaded: Loaded & { readonly is: 'mistaken' }): string
   ...loaded.diagnostics.map(formatDiagnostic),
 ]
 
+/** What goes with a change of policy. */
+export interface Changing {
+  /**
+   * Gets ready what a policy needs before it counts, and gives what puts that in use: called in the same turn in which
+   * the policy begins to count. When it rejects, the policy is not used.
+   */
+  readonly prepare?: (policy: Policy) => Promise<() => void>
+  /** Told afterwards. */
+  readonly reloaded: (reload: Reload) => void
+}
+
 /** Keeps the policy of `paths` in force as its files change: the new one whole, or not at all. */
 export const keepPolicy = (
   paths: readonly string[],
   loaded: Loaded & { readonly is: 'policy' },
   clock: Clock,
-  reloaded: (reload: Reload) => void,
+  { prepare = async () => () => {}, reloaded }: Changing,
 ): LivePolicy => {
   let policy = loaded.policy
   let last: Reload = { is: 'unchanged' }
-  const watching = watchDocuments(paths, loaded.documents, clock, (documents) => {
-    const parsed = parseDocuments(documents)
-    if (parsed.is === 'policy') policy = parsed.policy
-    last =
-      parsed.is === 'policy'
-        ? { is: 'replaced', policy: parsed.policy, warnings: parsed.warnings }
-        : { is: 'kept', problems: problemsOf(parsed) }
-    reloaded(last)
+  let isClosed = false
+  const take = async (parsed: Loaded): Promise<Reload> => {
+    if (parsed.is === 'mistaken') return { is: 'kept', problems: problemsOf(parsed) }
+    try {
+      const use = await prepare(parsed.policy)
+      if (isClosed) return { is: 'unchanged' }
+      use()
+      policy = parsed.policy
+      return { is: 'replaced', policy, warnings: parsed.warnings }
+    } catch (error) {
+      return { is: 'kept', problems: [(error as Error).message] }
+    }
+  }
+  const watching = watchDocuments(paths, loaded.documents, clock, async (documents) => {
+    last = await take(parseDocuments(documents))
+    if (!isClosed) reloaded(last)
   })
   return {
     policy: () => policy,
     reload: async () => ((await watching.look()) ? last : { is: 'unchanged' }),
-    close: watching.close,
+    close: () => {
+      isClosed = true
+      watching.close()
+    },
   }
 }

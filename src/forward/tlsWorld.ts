@@ -15,8 +15,8 @@ export interface TlsWorld {
   readonly terminator: Terminator
   readonly originate: Originator
   readonly plainPeers: PlainPeers
-  /** Takes the certificates of another document from now on. */
-  readonly use: (sections: Sections) => Promise<void>
+  /** Reads the certificates of another document, and gives what puts them in use, in the turn in which it is called. */
+  readonly prepare: (sections: Sections) => Promise<() => void>
   readonly close: () => void
 }
 
@@ -46,7 +46,7 @@ export const openTls = async (
     terminator: createTerminator({ ...common, tickets, handshakesMax: maxHandshakes }),
     originate: createOriginator(common),
     plainPeers: createPlainPeers(clock),
-    use: (next) => certificates.refresh(sourceOf(next, clock)),
+    prepare: (next) => certificates.prepare(sourceOf(next, clock)),
     close: () => {
       certificates.close()
       keyLog?.close()

@@ -13,7 +13,7 @@ const POLL_MS = 5_000
 
 /** A watch that can be told to look now, and to end. */
 export interface Watching {
-  /** Reads at once. Resolves to whether something had changed; `changed` was then called. */
+  /** Reads at once. Resolves to whether something had changed; `changed` was then called, and is done. */
   readonly look: () => Promise<boolean>
   readonly close: () => void
 }
@@ -26,7 +26,7 @@ export const watchDocuments = (
   paths: readonly string[],
   known: Documents,
   clock: Clock,
-  changed: (documents: Documents) => void,
+  changed: (documents: Documents) => Promise<void>,
 ): Watching => {
   let last = fingerprint(known)
   let watchers: FSWatcher[] = []
@@ -63,7 +63,7 @@ export const watchDocuments = (
     const now = fingerprint(documents)
     if (isClosed || now === last) return false
     last = now
-    changed(documents)
+    await changed(documents)
     return true
   }
   // One after the other, so that an older text never replaces a newer one.

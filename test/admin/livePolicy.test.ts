@@ -1,20 +1,24 @@
 import { mkdirSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { setImmediate as turn } from 'node:timers/promises'
 import { type Test, test } from 'tap'
-import { keepPolicy, loadPolicy, problemsOf, type Reload } from '../../src/admin/livePolicy.ts'
+import { type Changing, keepPolicy, loadPolicy, problemsOf, type Reload } from '../../src/admin/livePolicy.ts'
 import { systemClock } from '../../src/net/clock.ts'
 
 const document = (name: string) => `apiVersion: sluice/v1\nrules:\n  - { name: ${name}, then: { deny: true } }\n`
 
 /** Keeps the policy of `paths`, and gives what happens, one after the other. */
-const keep = async (t: Test, paths: readonly string[]) => {
+const keep = async (t: Test, paths: readonly string[], prepare?: Changing['prepare']) => {
   const loaded = await loadPolicy(paths)
   if (loaded.is !== 'policy') throw new Error(problemsOf(loaded).join('\n'))
   const happened: Reload[] = []
   let wake: (() => void) | undefined
-  const live = keepPolicy(paths, loaded, systemClock, (reload) => {
-    happened.push(reload)
-    wake?.()
+  const live = keepPolicy(paths, loaded, systemClock, {
+    ...(prepare && { prepare }),
+    reloaded: (reload) => {
+      happened.push(reload)
+      wake?.()
+    },
   })
   // The watch does not keep the process alive; the test does.
   const alive = setInterval(() => {}, 1000)
@@ -103,6 +107,49 @@ test('a document that is not good is reported and the last good one stays, until
   writeFileSync(join(directory, 'a.yaml'), document('mended'))
   t.match(await live.reload(), { is: 'replaced', policy: { rules: [{ ref: { name: 'mended' } }] } })
   t.same(names(), ['mended'])
+})
+
+test('a policy counts once all that it needs is ready, in the same turn, and not at all when that fails', async (t) => {
+  const directory = t.testdir({ 'a.yaml': document('old') })
+  const preparing: { name: string; ready: () => void; fail: () => void }[] = []
+  let inUse = 'old'
+  const { live, next, names } = await keep(
+    t,
+    [directory],
+    ({ rules }) =>
+      new Promise((resolve, reject) => {
+        const name = rules[0]!.ref.name!
+        const use = () => {
+          inUse = name
+          t.same(names(), ['old'], 'the policy changes with it, not before')
+        }
+        preparing.push({ name, ready: () => resolve(use), fail: () => reject(new Error('no certificates today')) })
+      }),
+  )
+  const asked = async () => {
+    while (preparing.length === 0) await turn()
+    return preparing.shift()!
+  }
+  writeFileSync(join(directory, 'a.yaml'), document('failing'))
+  const failing = await asked()
+  t.same([names(), inUse], [['old'], 'old'])
+  failing.fail()
+  t.match(await next(), { is: 'kept', problems: ['no certificates today'] })
+
+  writeFileSync(join(directory, 'a.yaml'), document('new'))
+  const good = await asked()
+  t.same([names(), inUse], [['old'], 'old'])
+  good.ready()
+  t.equal((await next()).is, 'replaced')
+  t.same([names(), inUse], [['new'], 'new'])
+
+  writeFileSync(join(directory, 'a.yaml'), document('too late'))
+  const late = await asked()
+  const looking = live.reload()
+  live.close()
+  late.ready()
+  await looking
+  t.same([names(), inUse], [['new'], 'new'], 'nothing changes once it is closed')
 })
 
 test('what cannot be read is said with its path', async (t) => {

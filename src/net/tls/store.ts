@@ -32,8 +32,13 @@ export interface CertificateStore {
   /** The certificates that cover a server name most specifically, one per kind of key; none when nothing covers it. */
   readonly forServer: (serverName: string) => readonly Certificate[]
   readonly loaded: () => readonly Loaded[]
-  /** Reads the source, or another one from now on, and resolves when what it has is in use. */
-  readonly refresh: (source?: CertificateSource) => Promise<void>
+  /** Reads the source again, and resolves when what it has is in use. */
+  readonly refresh: () => Promise<void>
+  /**
+   * Reads another source, and gives what puts it in the place of the first, at once: so that a policy and its
+   * certificates change in the same turn. What is gone from it is still found by its name until the next such change.
+   */
+  readonly prepare: (next: CertificateSource) => Promise<() => void>
   readonly close: () => void
 }
 
@@ -47,17 +52,23 @@ export interface StoreOptions {
 export const openCertificates = async (source: CertificateSource, options: StoreOptions): Promise<CertificateStore> => {
   let current = source
   let loaded: ReadonlyMap<string, Loaded> = new Map()
+  // What the last change of the source took away: a connection that began under the old policy may still ask for it.
+  let retired: ReadonlyMap<string, Loaded> = new Map()
   let turn: Promise<void> = Promise.resolve()
   const warned = new Set<string>()
 
-  const read = async (): Promise<void> => {
-    const materials = await current.read()
+  const accept = (materials: ReadonlyMap<string, Material>): void => {
     const next = new Map(
       [...materials].map(([name, one]) => [name, take(name, one, loaded.get(name), options)] as const),
     )
     for (const [name, one] of next) tell(loaded.get(name), one, options)
     loaded = next
     warnOfExpiry(loaded, warned, options)
+  }
+  const read = async (): Promise<void> => {
+    const from = current
+    const materials = await from.read()
+    if (from === current) accept(materials) // else the answer of a source that was replaced meanwhile
   }
   // One reading at a time, in order: two at once could put the older answer last.
   const refresh = (): Promise<void> => (turn = turn.then(read, read))
@@ -70,23 +81,29 @@ export const openCertificates = async (source: CertificateSource, options: Store
   })
   await refresh()
 
+  const prepare = async (next: CertificateSource): Promise<() => void> => {
+    const materials = await next.read()
+    return () => {
+      unwatch()
+      current = next
+      unwatch = next.watch(changed)
+      retired = loaded
+      accept(materials)
+      changed() // what was written between the reading and the watch
+    }
+  }
+
   return {
-    certificate: (name) => loaded.get(name)?.certificate,
-    trust: (name) => loaded.get(name)?.trust,
+    certificate: (name) => (loaded.get(name) ?? retired.get(name))?.certificate,
+    trust: (name) => (loaded.get(name) ?? retired.get(name))?.trust,
     forServer: (serverName) =>
       mostSpecific(
         [...loaded.values()].flatMap(({ certificate }) => certificate ?? []),
         serverName,
       ),
     loaded: () => [...loaded.values()],
-    refresh: (replacement) => {
-      if (replacement) {
-        unwatch()
-        current = replacement
-        unwatch = current.watch(changed)
-      }
-      return refresh()
-    },
+    refresh,
+    prepare,
     close: () => {
       unwatch()
       stopWarning()

@@ -1,11 +1,12 @@
 import { copyFileSync, mkdirSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { setImmediate as turn } from 'node:timers/promises'
 import { test } from 'tap'
 import { systemClock } from '../../../src/net/clock.ts'
 import { readCertificate, readTrust } from '../../../src/net/tls/certificate.ts'
 import { covers, identityOf, readAltNames } from '../../../src/net/tls/names.ts'
-import { certificateFiles, type Entry } from '../../../src/net/tls/source.ts'
-import { type CertificateEvent, type CertificateStore, openCertificates } from '../../../src/net/tls/store.ts'
+import { type CertificateSource, certificateFiles, type Entry, type Material } from '../../../src/net/tls/source.ts'
+import { type CertificateEvent, openCertificates } from '../../../src/net/tls/store.ts'
 import { type Made, openWorkshop } from '../../support/certificates.ts'
 
 const DAY_MS = 86_400_000
@@ -229,10 +230,45 @@ test('an end that is near is warned of once a day, and a file that is missing is
   t.equal(store.certificate('gone'), undefined)
 })
 
-test('another set of files takes the place of the first, and what is gone from it is gone', async (t) => {
-  const { store } = await openStore({ a: entry(shop), b: entry(live) })
+test('another set of files takes the place of the first at once; what is gone from it is found by name until the next', async (t) => {
+  const { store } = await openStore({ a: entry(shop), b: entry(live), roots: { trust: root.certPath } })
   t.teardown(store.close)
-  await (store as CertificateStore).refresh(certificateFiles(new Map([['b', entry(live)]]), systemClock))
+  const names = () => store.loaded().map(({ name }) => name)
+  const [a, roots] = [store.certificate('a'), store.trust('roots')]
+  const prepare = (entries: Record<string, Entry>) =>
+    store.prepare(certificateFiles(new Map(Object.entries(entries)), systemClock))
+
+  const use = await prepare({ b: entry(live), c: entry(svid) })
+  t.same([names(), store.certificate('c')], [['a', 'b', 'roots'], undefined], 'read, and not in use')
+  use()
+  t.same(names(), ['b', 'c'])
+  t.same(store.certificate('c')?.identity, 'spiffe://farm/ns/a/sa/cow')
+  t.same([store.certificate('a'), store.trust('roots')], [a, roots], 'for connections of the policy before')
+  t.same(store.forServer('shop.example'), [], 'no new connection gets it by its server name')
+  await store.refresh()
+  t.equal(store.certificate('a'), a)
+
+  ;(await prepare({ c: entry(svid) }))()
+  t.same([names(), store.certificate('a'), store.trust('roots')], [['c'], undefined, undefined])
+})
+
+test('the answer of a source that was replaced while it was read changes nothing', async (t) => {
+  const made = { cert: shop.cert, key: shop.key }
+  let answer: ((materials: ReadonlyMap<string, Material>) => void) | undefined
+  let reads = 0
+  const slow: CertificateSource = {
+    read: () =>
+      reads++ === 0 ? Promise.resolve(new Map([['a', made]])) : new Promise((resolve) => (answer = resolve)),
+    watch: () => () => {},
+  }
+  const options = { clock: systemClock, warnMs: 0, report: () => {} }
+  const store = await openCertificates(slow, options)
+  t.teardown(store.close)
+  const reading = store.refresh()
+  while (!answer) await turn()
+  ;(await store.prepare(certificateFiles(new Map([['b', entry(live)]]), systemClock)))()
+  answer(new Map([['a', made]]))
+  await reading
   t.same(
     store.loaded().map(({ name }) => name),
     ['b'],
