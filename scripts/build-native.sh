@@ -22,6 +22,7 @@ if ! command -v "$CC" >/dev/null; then
   exit 1
 fi
 node=node_modules/.bin/node
+[ -x "$node" ] || node=../.bin/node # installed as a package
 [ -x "$node" ] || node=$(command -v node)
 include=$(dirname "$(dirname "$(readlink -f "$node")")")/include/node
 [ -f "$include/node_api.h" ] || include=/usr/include/node

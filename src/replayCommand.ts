@@ -1,5 +1,6 @@
 import { createReadStream } from 'node:fs'
 import { readFile } from 'node:fs/promises'
+import { isIP, SocketAddress } from 'node:net'
 import { type Replayed, type ReplayOptions, replay } from './accept/replay.ts'
 import { configPaths } from './admin/configPaths.ts'
 import { loadPolicy, problemsOf } from './admin/livePolicy.ts'
@@ -40,13 +41,13 @@ export const replayCommand: Command = {
 
 const run = async (args: Arguments, io: Io): Promise<number> => {
   if (args.positionals.length === 0) throw new UsageError('which capture? Name a pcap or pcapng file')
+  const workload = workloadOf(repeated(args, 'workload'))
   const loaded = await loadPolicy(configPaths(args, io))
   if (loaded.is === 'mistaken') {
     io.err(`${problemsOf(loaded).join('\n')}\n`)
     return 1
   }
   for (const warning of loaded.warnings) io.err(`${formatDiagnostic(warning)}\n`)
-  const workload = new Set(repeated(args, 'workload'))
   const options: ReplayOptions = {
     policy: loaded.policy,
     directionOf: ({ server }) => (workload.has(server.host) ? 'inbound' : 'outbound'),
@@ -61,6 +62,15 @@ const run = async (args: Arguments, io: Io): Promise<number> => {
     problems++
   }
   return problems === 0 ? 0 : 1
+}
+
+/** The addresses in the form a capture is read into; `FD00:0::1` is fd00::1. */
+const workloadOf = (written: readonly string[]): ReadonlySet<string> => {
+  const wrong = written.find((text) => isIP(text) === 0)
+  if (wrong !== undefined) throw new UsageError(`--workload is an IP address, not '${wrong}'`)
+  return new Set(
+    written.map((text) => new SocketAddress({ address: text, family: isIP(text) === 6 ? 'ipv6' : 'ipv4' }).address),
+  )
 }
 
 const secretsOf = async (path: string | undefined): Promise<Secrets | undefined> => {

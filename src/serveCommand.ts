@@ -35,13 +35,15 @@ import { openTraces, type Traces } from './telemetry/traces.ts'
 export const serveCommand: Command = {
   name: 'serve',
   summary: 'run the proxy until SIGTERM or SIGINT',
-  usage: '[--config PATH…]',
+  usage: '[--config PATH…] [--json]',
+  flagsOnly: true,
   options: {
     config: {
       value: 'PATH',
       multiple: true,
       help: 'a policy file, or a directory of them; by default $HASURA_CONFIGURATION_DIRECTORY or /etc/connector',
     },
+    json: { help: 'the log as JSON lines, whatever log.format of the policy says' },
   },
   examples: ['sluice serve --config policy/default.yaml'],
   run: (args, io) => run(args, io),
@@ -59,18 +61,19 @@ const run = async (args: Arguments, io: Io): Promise<number> => {
     io.err(`${problemsOf(loaded).join('\n')}\n`)
     return 1
   }
-  return await serve(read, paths, loaded, io)
+  return await serve(read, paths, loaded, args.values.json === true, io)
 }
 
 const serve = async (
   { environment, warnings }: EnvironmentRead,
   paths: readonly string[],
   loaded: Loaded & { readonly is: 'policy' },
+  asJson: boolean,
   io: Io,
 ): Promise<number> => {
   const { sections } = loaded.policy
   const { version } = manifest
-  const log = createLog(sections.log)
+  const log = createLog(asJson ? { ...sections.log, format: 'json' } : sections.log)
   for (const warning of [...warnings, ...loaded.warnings.map(formatDiagnostic)]) log.warn(warning)
   const ledger = createLedger(systemClock)
   ledger.subscribe(log.outcome)

@@ -12,6 +12,7 @@ export const tokenCommand: Command = {
   name: 'token',
   summary: 'mint a token for private exposed ports, by the first of the configured keys',
   usage: '(--task NAME | --prefix PREFIX/) [--ttl 1h] [--keys FILE | --config PATH]',
+  flagsOnly: true,
   options: {
     task: { value: 'NAME', help: 'the one task it opens, such as acmeCo/in' },
     prefix: { value: 'PREFIX/', help: 'opens all tasks whose names begin so; it ends with a slash' },

@@ -10,6 +10,7 @@ export const demoCommand: Command = {
   name: 'demo',
   summary: 'show on this machine what Sluice does: a pod in network namespaces, real traffic, every decision',
   usage: '',
+  flagsOnly: true,
   options: {},
   examples: ['sluice demo   # in a checkout; as root, or where users may make namespaces'],
   run: (_, io) => {

@@ -1,3 +1,4 @@
+import { isIP } from 'node:net'
 import { type Address, formatAddress, parseAddress } from '../net/address.ts'
 import { type Arguments, type Option, repeated, single, UsageError } from '../net/commandLine.ts'
 import type { Facts } from '../policy/facts.ts'
@@ -74,6 +75,11 @@ const addressOf = (args: Arguments, name: string): Address => {
   const address = parseAddress(written)
   if (address === undefined)
     throw new UsageError(`--${name}: '${written}' is not an address and port, such as 10.0.0.5:3306`)
+  // Only a command of the connector calls names; what iptables brings has an address.
+  if (isIP(address.host) === 0 && single(args, 'source') !== 'command')
+    throw new UsageError(
+      `--${name}: '${address.host}' is not an IP address; a name is what --authority or --sni is for`,
+    )
   return address
 }
 

@@ -26,6 +26,7 @@ export const manCommand = (table: Table, version: () => Promise<string>): Comman
   name: 'man',
   summary: 'print the manual page',
   usage: '',
+  flagsOnly: true,
   options: {},
   examples: ['sluice man > sluice.1 && man ./sluice.1'],
   run: async (_, io) => {

@@ -10,6 +10,7 @@ export const tapCommand: Command = {
   name: 'tap',
   summary: 'show connections and requests of a running proxy as they end',
   usage: '[--admin ADDRESS] [filters] [--limit N] [--json]',
+  flagsOnly: true,
   options: {
     admin: { value: 'ADDRESS', help: 'the admin server (127.0.0.1:4191)' },
     ...FILTERS,

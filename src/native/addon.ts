@@ -59,7 +59,10 @@ export type Loaded<T> =
   | { readonly is: 'ready'; readonly value: T }
   | { readonly is: 'missing'; readonly reason: string }
 
-const BUILT = fileURLToPath(new URL('../../build/sluice.node', import.meta.url))
+const ROOT = fileURLToPath(new URL('../..', import.meta.url)).replace(/\/$/, '')
+const BUILT = `${ROOT}/build/sluice.node`
+// In a checkout people stand in its root; the package of an installation they would have to look for.
+const BUILD = ROOT.includes('/node_modules/') ? `npm --prefix ${ROOT} run build:native` : 'npm run build:native'
 
 /** Loads the C part. Never throws: without it Sluice works with fixed destinations and plain streams. */
 export const loadAddon = (path: string = BUILT, platform: string = process.platform): Loaded<Addon> => {
@@ -67,12 +70,12 @@ export const loadAddon = (path: string = BUILT, platform: string = process.platf
   try {
     const addon = createRequire(import.meta.url)(path) as Partial<Addon>
     if (addon.pumpStart === undefined)
-      return { is: 'missing', reason: `${path} was built from an older source. Run: npm run build:native` }
+      return { is: 'missing', reason: `${path} was built from an older source. Run: ${BUILD}` }
     return { is: 'ready', value: addon as Addon }
   } catch (error) {
     const { code, message } = error as NodeJS.ErrnoException
     const why = code === 'MODULE_NOT_FOUND' ? 'it is not built' : (message.split('\n')[0] ?? '')
-    return { is: 'missing', reason: `cannot load ${path}: ${why}. Run: npm run build:native` }
+    return { is: 'missing', reason: `cannot load ${path}: ${why}. Run: ${BUILD}` }
   }
 }
 

@@ -1,4 +1,4 @@
-import { parseArgs } from 'node:util'
+import { type ParseArgsOptionsConfig, parseArgs } from 'node:util'
 
 /** Where a command talks: handed in by main.ts, caught by tests. */
 export interface Io {
@@ -34,6 +34,8 @@ export interface Command {
   /** What follows the name, for example `FILE… [--json]`. */
   readonly usage: string
   readonly options: Readonly<Record<string, Option>>
+  /** Nothing but flags may follow the name. */
+  readonly flagsOnly?: true
   readonly examples: readonly string[]
   readonly run: (args: Arguments, io: Io) => Promise<number>
 }
@@ -65,9 +67,15 @@ export const parseCommand = (command: Command, argv: readonly string[]): Argumen
       },
     ]),
   )
+  const { values, positionals } = parsed(argv, options)
+  if (command.flagsOnly && positionals.length > 0)
+    throw new UsageError(`'${positionals[0]}' is one argument too many: only flags may follow`)
+  return { values: values as Arguments['values'], positionals }
+}
+
+const parsed = (argv: readonly string[], options: ParseArgsOptionsConfig) => {
   try {
-    const { values, positionals } = parseArgs({ args: [...argv], options, allowPositionals: true, strict: true })
-    return { values: values as Arguments['values'], positionals }
+    return parseArgs({ args: [...argv], options, allowPositionals: true, strict: true })
   } catch (error) {
     throw new UsageError((error as Error).message)
   }

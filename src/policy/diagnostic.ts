@@ -34,11 +34,18 @@ export interface Diagnostic {
 export const formatDiagnostic = ({ severity, place, message }: Diagnostic): string => {
   const at = `${place.file}:${place.line}:${place.column}: ${severity}: ${message}`
   if (place.text.trim() === '') return at
+  // Of a long line, such as a file that is no text at all, only what is around the place.
+  const start = place.text.length <= LINE_LETTERS_MAX ? 0 : Math.max(0, place.column - 1 - LINE_LETTERS_MAX / 2)
+  const text = place.text.slice(start, start + LINE_LETTERS_MAX).replace(CONTROL, '\u{fffd}')
+  const before = place.column - 1 - start
   // Tabs stay tabs, so that the caret stands under its letter in any terminal.
-  const indent = place.text.slice(0, place.column - 1).replace(/[^\t]/g, ' ')
-  const length = Math.max(1, Math.min(place.length, place.text.length - place.column + 1))
-  return `${at}\n  ${place.text}\n  ${indent}${'^'.repeat(length)}`
+  const indent = text.slice(0, before).replace(/[^\t]/g, ' ')
+  const length = Math.max(1, Math.min(place.length, text.length - before))
+  return `${at}\n  ${text}\n  ${indent}${'^'.repeat(length)}`
 }
+
+const LINE_LETTERS_MAX = 200 // longer than any line an operator writes, shorter than what floods a terminal
+const CONTROL = /[\u0000-\u0008\u000b-\u001f\u007f]/g
 
 /** In the order a reader meets them. */
 export const inOrder = (diagnostics: readonly Diagnostic[], files: readonly string[]): Diagnostic[] =>

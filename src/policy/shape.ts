@@ -16,12 +16,15 @@ export interface Mistake {
 /** The text is wrong, and why. */
 export const mistake = (text: string): Mistake => ({ mistake: text })
 
-/** A value as it would be written in the document. */
+const SHOWN_LETTERS_MAX = 60 // enough to find it again in the document
+const cut = (text: string): string => (text.length <= SHOWN_LETTERS_MAX ? text : `${text.slice(0, SHOWN_LETTERS_MAX)}…`)
+
+/** A value as it would be written in the document; of a long text, its beginning. */
 export const shown = (value: unknown): string => {
   if (value === null || value === undefined) return 'nothing'
   if (Array.isArray(value)) return 'a list'
   if (typeof value === 'object') return 'a mapping'
-  return typeof value === 'string' ? JSON.stringify(value) : String(value)
+  return typeof value === 'string' ? JSON.stringify(cut(value)) : String(value)
 }
 
 /** The message of a value of the wrong kind. */

@@ -355,3 +355,9 @@ t.test('a capture without a name, and a policy with a mistake, are told apart fr
   t.match(err, /policy\.yaml:2:1: error: .*rulez/)
   t.equal(formatAddress({ host: '::1', port: 1 }), '[::1]:1')
 })
+
+t.test('the workload is an IP address, written in any way; anything else is wrong usage', async (t) => {
+  await t.rejects(command('--workload', 'localhost', join(CAPTURES, 'mysql.pcap')), /'localhost'/)
+  const ipv6 = join(CAPTURES, 'curl-http1-ipv6-nano.pcap')
+  t.match((await command('--workload', '0:0::1', ipv6)).out, /inbound/)
+})

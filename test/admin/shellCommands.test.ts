@@ -61,3 +61,14 @@ test('the manual page is one that groff formats without a warning', (t) => {
   t.match(manPage([odd], '1.0'), '\\&.not a request')
   t.end()
 })
+
+test('an argument too many is wrong usage, not something to overlook', (t) => {
+  for (const name of ['serve', 'tap', 'token', 'demo', 'man']) {
+    const ran = sluice(name, 'policy/other.yaml')
+    t.match([ran.status, ran.stdout, ran.stderr], [2, '', /'policy\/other\.yaml' is one argument too many/], name)
+  }
+  const given = ['--destination', 'shop.example:80']
+  t.match(sluice('explain', ...given), { status: 2, stderr: /--destination: 'shop\.example' is not an IP address/ })
+  t.equal(sluice('explain', ...given, '--source', 'command').status, 0, 'commands call names')
+  t.end()
+})

@@ -241,3 +241,15 @@ test('paths in a document are relative to its file', (t) => {
   })
   t.end()
 })
+
+test('a file that is no text, or has one endless line, is shown in part and without its control characters', (t) => {
+  for (const text of ['x'.repeat(100_000), '\u001b[2J'.repeat(5_000), `rules: ${'['.repeat(20_000)}`])
+    for (const shown of mistakes(text).split('\n')) {
+      t.ok(shown.length < 500, `${shown.length} letters in a line`)
+      t.notMatch(shown, /[\u0000-\u0008\u000b-\u001f]/)
+    }
+  const long = `apiVersion: sluice/v1 # ${'x'.repeat(300)}\nrules: [${' '.repeat(300)}{ nam: x }]\n`
+  const [, line = '', caret = ''] = /unknown key "nam".*\n(.*)\n(.*)\n/.exec(mistakes(long)) ?? []
+  t.equal(line.slice(caret.indexOf('^'), caret.lastIndexOf('^') + 1), 'nam', 'the caret stands under the place')
+  t.end()
+})
