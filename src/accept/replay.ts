@@ -10,6 +10,7 @@ import {
 import { type Decrypted, decryptClient, type Secrets } from '../codec/tlsDecrypt.ts'
 import { speaksFirst } from '../detect/detect.ts'
 import { createHttpState } from '../forward/httpState.ts'
+import { codedError } from '../net/codedError.ts'
 import type { Dial, Direction } from '../net/connection.ts'
 import type { Policy } from '../policy/policy.ts'
 import { serve } from '../proxy.ts'
@@ -87,7 +88,7 @@ const begin = async (flow: Flow, { policy, directionOf, secrets }: ReplayOptions
   const dial: Dial = async () => {
     // Dialled once more, after a dial on which nothing was said: the server has not noticed.
     if (isDialled && !sides.server.again())
-      throw withCode('ECONNREFUSED', 'the capture holds one connection to a server')
+      throw codedError('ECONNREFUSED', 'the capture holds one connection to a server')
     isDialled = true
     return sides.server.stream
   }
@@ -189,8 +190,6 @@ const timeOf = (clock: VirtualClock) => {
   }
 }
 
-const withCode = (code: string, message: string): Error => Object.assign(new Error(message), { code })
-
 type Told = ConversationEvent & { readonly is: 'data' | 'ended' | 'reset' }
 
 /** One side of a recorded connection as a stream: it says what it said, and takes whatever it is told. */
@@ -215,7 +214,7 @@ const recorded = (bytesMax: number) => {
     if (finished || stream.destroyed) return
     if (event.is === 'data') stream.push(Buffer.from(event.bytes))
     else if (event.is === 'ended') finish()
-    else stream.destroy(withCode('ECONNRESET', 'read ECONNRESET'))
+    else stream.destroy(codedError('ECONNRESET', 'read ECONNRESET'))
   }
   const remember = (event: Told) => {
     waiting += event.is === 'data' ? event.bytes.length : 0

@@ -1,6 +1,7 @@
 import type { Duplex } from 'node:stream'
 import type { Address } from '../net/address.ts'
 import type { Clock } from '../net/clock.ts'
+import { codedError } from '../net/codedError.ts'
 import type { Dial } from '../net/connection.ts'
 import { dialWithin } from '../net/dial.ts'
 import type { Upstream, UpstreamEvents } from './exchange.ts'
@@ -103,7 +104,7 @@ export class Pool {
     const mayOpen = destination.open + destination.dialling < target.limits.connectionsMax
     if (!mayOpen && destination.waiting.length - destination.dialling >= target.limits.pendingMax) {
       this.#limitHit('pending', target.address)
-      waiter.failed(withCode('POOL_PENDING', 'too many requests wait for a connection'))
+      waiter.failed(codedError('POOL_PENDING', 'too many requests wait for a connection'))
       return nothing
     }
     const pending = this.#wait(destination, target, waiter)
@@ -164,7 +165,7 @@ export class Pool {
   #wait(destination: Destination, target: PoolTarget, waiter: Waiter): Pending {
     const cancelTimer = this.#clock.after(target.connectMs, () => {
       this.#forget(destination, pending)
-      waiter.failed(withCode('CONNECT_TIMEOUT', `no connection within ${target.connectMs} ms`))
+      waiter.failed(codedError('CONNECT_TIMEOUT', `no connection within ${target.connectMs} ms`))
     })
     const pending: Pending = { waiter, target, cancelTimer }
     destination.waiting.push(pending)
@@ -280,5 +281,3 @@ export class Pool {
 }
 
 const nothing = () => {}
-
-const withCode = (code: string, message: string): Error => Object.assign(new Error(message), { code })

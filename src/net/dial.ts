@@ -2,6 +2,7 @@ import { connect, type Socket, type TcpNetConnectOpts } from 'node:net'
 import type { Duplex } from 'node:stream'
 import type { Address } from './address.ts'
 import type { Clock } from './clock.ts'
+import { codedError } from './codedError.ts'
 import type { Dial } from './connection.ts'
 
 /** Begins to connect, as `net.connect` does. */
@@ -41,7 +42,7 @@ export const dialWithin = (dial: Dial, to: Address, ms: number, clock: Clock, si
     const abort = () => giveUp.abort()
     const cancel = clock.after(ms, () => {
       giveUp.abort()
-      reject(withCode('CONNECT_TIMEOUT', `no answer to the connect within ${ms} ms`))
+      reject(codedError('CONNECT_TIMEOUT', `no answer to the connect within ${ms} ms`))
     })
     const settled = () => {
       cancel()
@@ -63,5 +64,4 @@ export const dialWithin = (dial: Dial, to: Address, ms: number, clock: Clock, si
     )
   })
 
-const withCode = (code: string, message: string): Error => Object.assign(new Error(message), { code })
-const aborted = (): Error => withCode('ABORT_ERR', 'the connect was given up')
+const aborted = (): Error => codedError('ABORT_ERR', 'the connect was given up')

@@ -11,6 +11,7 @@ import {
   type TLSSocket,
 } from 'node:tls'
 import type { Clock } from '../clock.ts'
+import { codedError } from '../codedError.ts'
 import type { Certificate, Trust } from './certificate.ts'
 import { explainError, failure, type TlsFailure } from './failure.ts'
 import type { KeyLog } from './keyLog.ts'
@@ -80,10 +81,8 @@ const mismatch = (terms: ClientTerms, shown: PeerCertificate): Error | undefined
   const identity = identityOf(new X509Certificate(shown.raw))
   if (identity !== null && terms.identity.matches(identity)) return undefined
   const found = identity === null ? 'has no single name' : `is for ${identity}`
-  return named('TLS_IDENTITY_MISMATCH', `the upstream's certificate ${found}, expected ${terms.identity.expected}`)
+  return codedError('TLS_IDENTITY_MISMATCH', `the upstream's certificate ${found}, expected ${terms.identity.expected}`)
 }
-
-const named = (code: string, message: string): Error => Object.assign(new Error(message), { code })
 
 const contextOf = ({ trust, certificate, minVersion }: ClientTerms): SecureContext =>
   createSecureContext({
