@@ -74,12 +74,15 @@ const tellOrigin = (fields: Fields, head: RequestHead, how: string, host: string
   }
   if (how === 'forwarded') return
   append(fields, 'x-forwarded-for', host)
-  if (!has(fields, 'x-forwarded-host')) fields.push('x-forwarded-host', authority)
-  if (!has(fields, 'x-forwarded-proto')) fields.push('x-forwarded-proto', scheme)
+  if (fieldOf(fields, 'x-forwarded-host') === undefined) fields.push('x-forwarded-host', authority)
+  if (fieldOf(fields, 'x-forwarded-proto') === undefined) fields.push('x-forwarded-proto', scheme)
 }
 
-const has = (fields: Fields, name: string): boolean =>
-  fields.some((field, i) => i % 2 === 0 && field.toLowerCase() === name)
+/** The value of the first field of that name, which is in lower case. */
+export const fieldOf = (fields: Fields, name: string): string | undefined => {
+  for (let i = 0; i < fields.length; i += 2) if (fields[i]!.toLowerCase() === name) return fields[i + 1]
+  return undefined
+}
 
 /** Adds to the last field of that name, or a new one. */
 const append = (fields: Fields, name: string, value: string) => {

@@ -10,6 +10,7 @@ import { reset } from '../net/relay.ts'
 import type { Ending } from '../net/traffic.ts'
 import { Deadline } from './deadline.ts'
 import type { Answer, Asking, Fields, Open, RequestHead, ResponseHead } from './exchange.ts'
+import { fieldOf } from './fields.ts'
 import { endToEnd, hasOption, upgradesOf } from './hopByHop.ts'
 import { Output } from './output.ts'
 
@@ -490,8 +491,3 @@ const withHost = (fields: Fields, authority: string): Fields => {
 }
 
 const withoutTrailer = (fields: Fields): Fields => fields.filter((_, i) => fields[i & ~1]!.toLowerCase() !== 'trailer')
-
-const fieldOf = (fields: Fields, name: string): string | undefined => {
-  for (let i = 0; i < fields.length; i += 2) if (fields[i]!.toLowerCase() === name) return fields[i + 1]
-  return undefined
-}

@@ -7,6 +7,7 @@ import { type Http2Handler, type Http2Limits, newHttp2, type Stream } from '../c
 import type { Clock } from '../net/clock.ts'
 import type { Ending } from '../net/traffic.ts'
 import type { Answer, Asking, Fields, RequestHead, ResponseHead, Upstream, UpstreamEvents, Why } from './exchange.ts'
+import { fieldOf } from './fields.ts'
 import { type Http2Times, Http2Wire } from './http2Wire.ts'
 
 /** Until the server has said how many streams it takes. */
@@ -249,14 +250,9 @@ const without = (fields: Fields, names: ReadonlySet<string>): Fields => {
 const responseHead = (asked: RequestHead, response: Http2Response): ResponseHead => {
   if (asked.version === '2' || asked.upgrade === undefined || response.status < 200 || response.status > 299)
     return response
-  const key = fieldValue(asked.fields, 'sec-websocket-key')
+  const key = fieldOf(asked.fields, 'sec-websocket-key')
   const fields = key === undefined ? response.fields : [...response.fields, 'sec-websocket-accept', acceptOf(key)]
   return { status: 101, reason: 'Switching Protocols', upgrade: asked.upgrade, fields }
-}
-
-const fieldValue = (fields: Fields, name: string): string | undefined => {
-  for (let at = 0; at < fields.length; at += 2) if (fields[at]!.toLowerCase() === name) return fields[at + 1]
-  return undefined
 }
 
 /** RFC 6455 4.2.2. */
