@@ -2,6 +2,7 @@ import { type Command, single, UsageError } from '../net/commandLine.ts'
 import { defaultsText, defaultsValue } from '../policy/defaultsText.ts'
 import type { Diagnostic } from '../policy/diagnostic.ts'
 import { FORMATS, type Format } from '../policy/diagnosticFormats.ts'
+import { counted } from './counted.ts'
 import { loadPolicy } from './livePolicy.ts'
 
 /** `sluice check`: whether documents are a policy, and what is wrong with them. */
@@ -67,5 +68,3 @@ const summary = (
   const found = `${counted(errors, 'error')}, ${counted(warnings, 'warning')}`
   return errors > 0 ? `${found}\n` : `${paths.join(' ')}: good, ${counted(rules, 'rule')}, ${found}\n`
 }
-
-const counted = (count: number, what: string): string => `${count} ${what}${count === 1 ? '' : 's'}`

@@ -1,6 +1,7 @@
 import { isIP } from 'node:net'
 import { written } from '../policy/written.ts'
 import type { Outcome } from '../telemetry/outcome.ts'
+import { counted } from './counted.ts'
 
 /** Connections of one kind: they become one rule. */
 interface Kind {
@@ -115,8 +116,6 @@ const seen = ({ count, names, addresses, direction }: Kind): string => {
   const more = whom.size > most.length ? ` and ${whom.size - most.length} more` : ''
   return `seen ${counted(count, 'time')}, ${what} ${most.map(([name, times]) => `${name} (${times})`).join(', ')}${more}`
 }
-
-const counted = (count: number, what: string): string => `${count} ${what}${count === 1 ? '' : 's'}`
 
 /** Addresses, and networks in place of those of which many were seen. */
 const networks = (addresses: readonly string[]): string[] => {

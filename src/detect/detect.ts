@@ -29,10 +29,6 @@ export interface DetectLimits {
   readonly maxBytes: number
 }
 
-/** Detect's limits unless the policy says otherwise. A post-quantum ClientHello is 2 KB, the longest seen about 6 KB. */
-export const DETECT_BYTES_MAX = 16_384
-export const DETECT_MS_MAX = 5_000
-
 const HTTP2: Detection = { protocol: 'http2' }
 
 /**
