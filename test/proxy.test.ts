@@ -2,35 +2,16 @@ import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import { connect, type Socket } from 'node:net'
 import { test } from 'tap'
-import { type ListenerOptions, listen } from '../src/accept/listen.ts'
+import { listen } from '../src/accept/listen.ts'
 import { ownAddresses } from '../src/accept/ownAddresses.ts'
 import { writeProxyHeader } from '../src/codec/proxyHeader.ts'
 import type { Address } from '../src/net/address.ts'
 import type { World } from '../src/proxy.ts'
 import type { Outcome } from '../src/telemetry/outcome.ts'
+import { type Front, front } from './support/front.ts'
 import { manualClock } from './support/manualClock.ts'
 import { caller, readAll, upstream } from './support/peers.ts'
 import { policyOf, worldOf } from './support/world.ts'
-
-interface Front {
-  readonly address: Address
-  readonly outcomes: Outcome[]
-  readonly world: World
-  close(): void
-}
-
-/** Sluice on loopback, in front of `destination`, with a policy and everything real. */
-const front = async (
-  destination: Address,
-  policy = '',
-  changes: Partial<World> = {},
-  options: Partial<ListenerOptions> = {},
-): Promise<Front> => {
-  const world = worldOf(policy, changes)
-  const settings = { name: 'test', direction: 'outbound', address: { host: '127.0.0.1', port: 0 }, maxConnections: 100 }
-  const listening = await listen({ ...settings, destination, ...options } as ListenerOptions, world, undefined)
-  return { address: listening.address, outcomes: world.outcomes, world, close: () => listening.close() }
-}
 
 const notDialled: Partial<World> = { dial: () => assert.fail('dialled') }
 

@@ -1,18 +1,14 @@
 import { createHttpState } from '../../src/forward/httpState.ts'
 import { systemClock } from '../../src/net/clock.ts'
 import { tcpDialer } from '../../src/net/dial.ts'
-import { parsePolicy } from '../../src/policy/parsePolicy.ts'
 import type { Policy } from '../../src/policy/policy.ts'
 import type { World } from '../../src/proxy.ts'
 import { createLedger } from '../../src/telemetry/ledger.ts'
 import type { Outcome } from '../../src/telemetry/outcome.ts'
+import { policyFrom } from './policy.ts'
 
 /** The policy of a document, which must be without mistakes. */
-export const policyOf = (text: string): Policy => {
-  const parsed = parsePolicy([{ path: 'test.yaml', text: `apiVersion: sluice/v1\n${text}` }])
-  if (parsed.is === 'policy') return parsed.policy
-  throw new Error(JSON.stringify(parsed.diagnostics))
-}
+export const policyOf = (text: string): Policy => policyFrom(`apiVersion: sluice/v1\n${text}`)
 
 /** A world with real sockets, a policy from text, and every Outcome kept. */
 export const worldOf = (text: string, changes: Partial<World> = {}): World & { readonly outcomes: Outcome[] } => {
