@@ -3,19 +3,19 @@ import { type Command, helpOf, type Io, parseCommand, UsageError } from './net/c
 
 // Each command is loaded only when it is called: `sluice check` needs no proxy, and start-up time is part of the contract.
 const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
-  tap: async () => (await import('./admin/tapCommand.ts')).tapCommand,
   serve: async () => (await import('./serveCommand.ts')).serveCommand,
+  check: async () => (await import('./admin/checkCommand.ts')).checkCommand,
+  explain: async () => (await import('./admin/explainCommand.ts')).explainCommand,
   replay: async () => (await import('./replayCommand.ts')).replayCommand,
   redirect: async () => (await import('./admin/redirectCommand.ts')).redirectCommand,
-  check: async () => (await import('./admin/checkCommand.ts')).checkCommand,
-  certs: async () => (await import('./admin/certsCommand.ts')).certsCommand,
-  diff: async () => (await import('./diffCommand.ts')).diffCommand,
+  tap: async () => (await import('./admin/tapCommand.ts')).tapCommand,
   demo: async () => (await import('./admin/demoCommand.ts')).demoCommand,
-  labels: async () => (await import('./gateway/labelsCommand.ts')).labelsCommand,
-  token: async () => (await import('./tokenCommand.ts')).tokenCommand,
-  explain: async () => (await import('./admin/explainCommand.ts')).explainCommand,
+  diff: async () => (await import('./diffCommand.ts')).diffCommand,
   learn: async () => (await import('./learnCommand.ts')).learnCommand,
   fmt: async () => (await import('./admin/fmtCommand.ts')).fmtCommand,
+  certs: async () => (await import('./admin/certsCommand.ts')).certsCommand,
+  labels: async () => (await import('./gateway/labelsCommand.ts')).labelsCommand,
+  token: async () => (await import('./tokenCommand.ts')).tokenCommand,
   completion: async () => (await import('./admin/shellCommands.ts')).completionCommand(everyCommand),
   man: async () => (await import('./admin/shellCommands.ts')).manCommand(everyCommand, version),
 }
