@@ -45,7 +45,7 @@ export const openAdmin = async ({
     notReady: () => [...(ledger.draining ? ['it is draining'] : []), ...(tls ? missingCertificates(tls) : [])],
     shutdown: admin.shutdown ? shutdown : undefined,
   })
-  const page = pageRoutes({ ledger, policy, pulse: createPulse(ledger, clock, warnings), version })
+  const page = pageRoutes({ ledger, policy, pulse: createPulse(ledger, clock, warnings), time: clock.time, version })
   const routes = { ...state, ...page, ...tapRoutes(ledger) }
   for (const address of admin.address) opened(await startAdmin({ address, routes, token }))
 }

@@ -17,6 +17,8 @@ export interface PageWorld {
   readonly ledger: Ledger
   readonly policy: () => Policy
   readonly pulse: Pulse
+  /** Milliseconds since 1970. */
+  readonly time: () => number
   readonly version: string
 }
 
@@ -54,7 +56,7 @@ const asset = async (file: string, type: string): Promise<WholeAnswer> => ({
 })
 
 /** Server-sent events for as long as the reader stays; a slow one misses events and never slows the proxy. */
-const stream = (response: ServerResponse, { ledger, pulse, version }: PageWorld): void => {
+const stream = (response: ServerResponse, { ledger, pulse, time, version }: PageWorld): void => {
   response.writeHead(200, { 'content-type': 'text/event-stream', 'cache-control': 'no-store' })
   const send = (name: string, value: unknown): boolean =>
     response.write(`event: ${name}\ndata: ${JSON.stringify(value)}\n\n`)
@@ -66,7 +68,7 @@ const stream = (response: ServerResponse, { ledger, pulse, version }: PageWorld)
     write: (event: Parameters<Parameters<typeof feed>[1]['write']>[0]) =>
       event.is === 'connection'
         ? send('connection', event.outcome)
-        : send('request', requestRow(event.life, event.request)),
+        : send('request', requestRow(event.life, event.request, time())),
   }
   const fed = feed(ledger, listener)
   response.on('drain', fed.resumed)
@@ -85,9 +87,9 @@ const stream = (response: ServerResponse, { ledger, pulse, version }: PageWorld)
 
 let requests = 0
 
-const requestRow = (life: Life, request: RequestOutcome): object => {
+const requestRow = (life: Life, request: RequestOutcome, endedAt: number): object => {
   requests += 1
-  return { ...life.facts(), number: requests, startedAt: Date.now() - request.ms, request }
+  return { ...life.facts(), number: requests, startedAt: endedAt - request.ms, request }
 }
 
 const liveRow =

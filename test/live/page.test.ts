@@ -36,7 +36,13 @@ const scene = async (t: Test) => {
   const pulse = createPulse(world.ledger, world.clock)
   const options = { name: 'outbound', direction: 'outbound', maxConnections: 100, destination } as const
   const front = await listen({ ...options, address: { host: '127.0.0.1', port: 0 } }, world, undefined)
-  const routes = pageRoutes({ ledger: world.ledger, policy: world.policy, pulse, version: 'test' })
+  const routes = pageRoutes({
+    ledger: world.ledger,
+    policy: world.policy,
+    pulse,
+    time: world.clock.time,
+    version: 'test',
+  })
   const admin = await startAdmin({ address: { host: '127.0.0.1', port: 0 }, routes })
   const browser = await chromium.launch({
     executablePath: '/usr/bin/chromium',
