@@ -41,16 +41,21 @@ export const endClientTls = async (stream: Duplex, options: ClientTlsOptions): P
   if (found.is === 'passed') return found
   if (found.is === 'refused')
     return { is: 'failed', failure: refuseHello(stream, found.code, found.alert, found.message) }
-  if (options.hello.recordVersion === SSL2)
-    return {
-      is: 'failed',
-      failure: refuseHello(stream, 'TLS_SSL2_HELLO', 'protocol_version', 'a hello in SSL 2.0 form'),
-    }
+  const tooOld = olderThanTls(options.hello)
+  if (tooOld) return { is: 'failed', failure: refuseHello(stream, tooOld.code, 'protocol_version', tooOld.message) }
   const result = await options.tls.terminator.terminate(stream, found.terms)
   return result.failed ? { is: 'failed', failure: result } : { is: 'ended', secured: result }
 }
 
-const SSL2 = 2
+/**
+ * What is refused whatever else the hello says (RFC 8446 appendix D.5). OpenSSL answers SSL 3.0 with handshake_failure,
+ * because SSL 3.0 had no better alert, where the RFC wants protocol_version.
+ */
+const olderThanTls = ({ recordVersion, legacyVersion }: ClientHello): { code: string; message: string } | undefined => {
+  if (recordVersion === 0x0002) return { code: 'TLS_SSL2_HELLO', message: 'a hello in SSL 2.0 form' }
+  if (legacyVersion <= 0x0300) return { code: 'TLS_SSL3_HELLO', message: 'the client offers SSL 3.0 and nothing newer' }
+  return undefined
+}
 
 /** The marker of another Sluice: its protocol first in the list, or the extension that the policy names. */
 const isFromMesh = ({ hello, verdict, sections: { mesh } }: ClientTlsOptions): boolean =>

@@ -300,6 +300,92 @@ test('hostile hellos end in an Outcome and nothing else', async (t) => {
   sluice.close()
 })
 
+test('old versions, and hellos with nothing in common, get the right alert and a true Outcome', async (t) => {
+  const policy = inboundTls('{ tls: { terminate: [shop, live] } }')
+  const sluice = await front({ host: '127.0.0.1', port: 9 }, policy, nobody)
+  const hello = (version: number, suites: string, extensions = '') => {
+    const two = (value: number) => value.toString(16).padStart(4, '0')
+    const list = extensions === '' ? '' : two(extensions.length / 2) + extensions
+    const body = `${two(version)}${'07'.repeat(32)}00${two(suites.length / 2)}${suites}0100${list}`
+    const message = `0100${two(body.length / 2)}${body}`
+    return `16${two(Math.min(version, 0x301))}${two(message.length / 2)}${message}`
+  }
+  const VERSION = /no TLS version that is allowed here/
+  const CIPHER = /no cipher that is allowed here/
+  const SIGNATURES = '000d000400020403'
+  const cases: readonly [string, string, number, { code: string; message: RegExp }][] = [
+    ['SSL 3.0', hello(0x300, '002f00350005'), 70, { code: 'TLS_SSL3_HELLO', message: /SSL 3.0/ }],
+    [
+      'SSL 3.0 that claims TLS 1.3',
+      hello(0x300, '1301', `002b0003020304${SIGNATURES}`),
+      70,
+      { code: 'TLS_SSL3_HELLO', message: /SSL 3.0/ },
+    ],
+    ['TLS 1.0', hello(0x301, 'c009c013002f'), 70, { code: 'ERR_SSL_UNSUPPORTED_PROTOCOL', message: VERSION }],
+    ['TLS 1.1', hello(0x302, 'c009c013002f'), 70, { code: 'ERR_SSL_UNSUPPORTED_PROTOCOL', message: VERSION }],
+    [
+      'TLS 1.1 as a second try (TLS_FALLBACK_SCSV)',
+      hello(0x302, 'c009c0135600'),
+      70,
+      { code: 'ERR_SSL_UNSUPPORTED_PROTOCOL', message: VERSION },
+    ],
+    [
+      'TLS 1.1 in supported_versions alone',
+      hello(0x303, 'c02b', '002b0003020302'),
+      70,
+      { code: 'ERR_SSL_UNSUPPORTED_PROTOCOL', message: VERSION },
+    ],
+    [
+      'TLS 1.2 with RSA key exchange',
+      hello(0x303, '002f0035'),
+      40,
+      { code: 'ERR_SSL_NO_SHARED_CIPHER', message: CIPHER },
+    ],
+    [
+      'TLS 1.2 with CBC',
+      hello(0x303, 'c009c013c023c027', `000a00040002001d${SIGNATURES}`),
+      40,
+      { code: 'ERR_SSL_NO_SHARED_CIPHER', message: CIPHER },
+    ],
+    ['TLS 1.2 with GREASE alone', hello(0x303, '0a0a'), 40, { code: 'ERR_SSL_NO_SHARED_CIPHER', message: CIPHER }],
+    [
+      'TLS 1.2 with a group we do not have',
+      hello(0x303, 'c02bc02f', `000a000400020019${SIGNATURES}`),
+      40,
+      { code: 'ERR_SSL_NO_SHARED_CIPHER', message: /goes with its groups/ },
+    ],
+    [
+      'TLS 1.3 with CCM',
+      hello(0x303, '1304', `002b0003020304${SIGNATURES}000a00040002001d`),
+      40,
+      { code: 'ERR_SSL_NO_SHARED_CIPHER', message: CIPHER },
+    ],
+    [
+      'TLS 1.3 without a list of signatures',
+      hello(0x303, '1301', '002b0003020304'),
+      109,
+      { code: 'ERR_SSL_MISSING_SIGALGS_EXTENSION', message: /which signatures/ },
+    ],
+  ]
+  for (const [name, bytes, alert, error] of cases) {
+    const socket = await caller(sluice.address)
+    const heard: Buffer[] = []
+    socket.on('data', (chunk: Buffer) => heard.push(chunk)).write(Buffer.from(bytes, 'hex'))
+    await once(socket, 'end')
+    socket.destroy()
+    t.match(
+      Buffer.concat(heard).toString('hex'),
+      new RegExp(`^1503..000202${alert.toString(16)}$`),
+      `${name}: the alert`,
+    )
+    const { protocols, ...outcome } = await sluice.outcome()
+    t.match(outcome, { result: 'failed', ended: 'tlsFailed', error }, name)
+    t.same(protocols, ['tls'], `${name}: it was TLS`)
+  }
+  t.equal(sluice.tls.terminator.active(), 0)
+  sluice.close()
+})
+
 test('the upstream is spoken to by TLS: verified, by name, by identity, with a certificate of ours', async (t) => {
   const cases: readonly [string, Made, string, object, TlsOptions?][] = [
     [

@@ -71,6 +71,15 @@ test('openssl s_client: both versions, names, protocols, certificates, and what 
     ],
     ['an extension nobody knows', '{ terminate: shop }', ['-serverinfo', '65400'], /echo hello/],
     ['TLS 1.1', '{ terminate: shop }', ['-tls1_1', '-cipher', 'ALL:@SECLEVEL=0'], /alert protocol version/],
+    ['TLS 1.0', '{ terminate: shop }', ['-tls1', '-cipher', 'ALL:@SECLEVEL=0'], /alert protocol version/],
+    ['no cipher in common', '{ terminate: rsa }', ['-tls1_2', '-cipher', 'AES256-SHA256'], /alert handshake failure/],
+    [
+      'no cipher in common in TLS 1.3',
+      '{ terminate: shop }',
+      ['-tls1_3', '-ciphersuites', 'TLS_AES_128_CCM_SHA256'],
+      /alert handshake failure/,
+    ],
+    ['no group in common', '{ terminate: shop }', ['-tls1_3', '-groups', 'secp521r1'], /alert handshake failure/],
     [
       'TLS 1.2 where 1.3 is the least',
       '{ terminate: shop, minVersion: TLSv1.3 }',

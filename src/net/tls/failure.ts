@@ -88,11 +88,12 @@ const REASON_MEANS: Readonly<Record<string, string>> = {
   HTTP_REQUEST: 'PEER speaks plain HTTP here',
   UNSUPPORTED_PROTOCOL: 'PEER offers no TLS version that is allowed here',
   VERSION_TOO_LOW: 'PEER offers no TLS version that is allowed here',
-  NO_SHARED_CIPHER: 'PEER offers no cipher that is allowed here',
+  NO_SHARED_CIPHER: 'PEER offers no cipher that is allowed here and goes with its groups and with our certificate',
   NO_SUITABLE_KEY_SHARE: 'PEER offers no key exchange group that is allowed here',
   NO_SHARED_GROUPS: 'PEER offers no key exchange group that is allowed here',
   NO_SUITABLE_SIGNATURE_ALGORITHM: 'PEER accepts no signature that the certificate can make',
   NO_APPLICATION_PROTOCOL: 'no application protocol in common',
+  MISSING_SIGALGS_EXTENSION: 'PEER does not say which signatures it accepts',
   PEER_DID_NOT_RETURN_A_CERTIFICATE: 'PEER showed no certificate, and one is required',
   NO_RENEGOTIATION: 'PEER asked to renegotiate, which is off',
 }
@@ -100,8 +101,10 @@ const REASON_MEANS: Readonly<Record<string, string>> = {
 /** The alerts OpenSSL answers these with, where that is one alert and not several. */
 const ALERT_SENT: Readonly<Record<string, string>> = {
   UNSUPPORTED_PROTOCOL: 'protocol_version',
+  VERSION_TOO_LOW: 'protocol_version',
   NO_SHARED_CIPHER: 'handshake_failure',
   NO_SUITABLE_KEY_SHARE: 'handshake_failure',
+  MISSING_SIGALGS_EXTENSION: 'missing_extension',
   NO_APPLICATION_PROTOCOL: 'no_application_protocol',
   PEER_DID_NOT_RETURN_A_CERTIFICATE: 'certificate_required',
   LENGTH_MISMATCH: 'decode_error',
