@@ -24,10 +24,10 @@ import type { Arguments, Command, Io } from './net/commandLine.ts'
 import { tcpDialer } from './net/dial.ts'
 import { relay } from './net/relay.ts'
 import { formatDiagnostic } from './policy/diagnostic.ts'
-import type { Sections } from './policy/sections.ts'
+import { SECTIONS, type Sections } from './policy/sections.ts'
 import type { World } from './proxy.ts'
 import { createLedger, type Ledger } from './telemetry/ledger.ts'
-import { createLog, type Log } from './telemetry/log.ts'
+import { createLog, type Log, type LogOptions } from './telemetry/log.ts'
 import { countConnections, countRequests, createMetrics, type Metrics } from './telemetry/metrics.ts'
 import { openTraces, type Traces } from './telemetry/traces.ts'
 
@@ -73,7 +73,10 @@ const serve = async (
 ): Promise<number> => {
   const { sections } = loaded.policy
   const { version } = manifest
-  const log = createLog(asJson ? { ...sections.log, format: 'json' } : sections.log)
+  // A signal that comes while we start ends us in order, too: as process 1 of a container nothing else would.
+  const { stopped } = io
+  const logOf = ({ log }: Sections): LogOptions => (asJson ? { ...log, format: 'json' } : log)
+  const log = createLog(logOf(sections))
   for (const warning of [...warnings, ...loaded.warnings.map(formatDiagnostic)]) log.warn(warning)
   const ledger = createLedger(systemClock)
   ledger.subscribe(log.outcome)
@@ -81,10 +84,18 @@ const serve = async (
   const tls = await keepTls(sections, systemClock, log)
   const shim = shimOrWarning(log)
   const pump = shim && pumpOrWarning(log)
+  let inForce = sections
   const live = keepPolicy(paths, loaded, systemClock, {
     prepare: ({ sections }) => tls.prepare(sections),
     reloaded: (reload) => {
       pump?.forgetRoutes()
+      if (reload.is === 'replaced') {
+        const now = reload.policy.sections
+        if (changed('log', inForce, now)) log.use(logOf(now))
+        inForce = now
+        const waiting = needingRestart(sections, now)
+        if (waiting.length > 0) log.warn(`of the new policy, this counts only after a restart: ${waiting.join(', ')}`)
+      }
       reloaded(reload, log, ledger)
     },
   })
@@ -138,7 +149,7 @@ const serve = async (
   const commands = connector === undefined ? '' : `; commands on ${formatAddress(connector.address)}`
   log.info(`sluice is ready: listening on ${listed(listening)}; admin on ${listed(admin)}${commands}`)
 
-  const signal = await Promise.race([io.stopped, once(stop, 'stop')])
+  const signal = await Promise.race([stopped, once(stop, 'stop')])
   log.info(`${signal}: no new connections; ${ledger.open.size} open ones may end by themselves`)
   await end(world.policy().sections.limits.drain)
   log.info('sluice has stopped')
@@ -174,6 +185,15 @@ const reloaded = (reload: Reload, log: Log, ledger: Ledger): void => {
   log.info('the policy was replaced')
   ledger.recheck()
 }
+
+const changed = (name: keyof Sections, old: Sections, now: Sections): boolean =>
+  JSON.stringify(old[name]) !== JSON.stringify(now[name])
+
+/** The sections that say something else than what runs, and that are read only at the start. */
+const needingRestart = (running: Sections, now: Sections): (keyof Sections)[] =>
+  (Object.keys(SECTIONS) as (keyof Sections)[]).filter(
+    (name) => !SECTIONS[name].onReload && changed(name, running, now),
+  )
 
 /** Opaque bytes never pass through Node where the pump runs. */
 const pumpOrWarning = (log: Log): Pump | undefined => {

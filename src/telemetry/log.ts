@@ -28,6 +28,8 @@ export interface Log {
   /** One line for each request, on the connection that carried it; `time` is milliseconds since 1970. */
   readonly request: (request: RequestOutcome, on: On, time: number) => void
   level: LogLevel
+  /** Goes on as other options say, such as those of a new policy. Where lines go stays. */
+  readonly use: (options: Omit<LogOptions, 'write'>) => void
   /** Writes out what is still held. Synchronous, for the way out. */
   readonly flush: () => void
 }
@@ -41,13 +43,12 @@ export const createLog = (options: LogOptions): Log => {
   const settings = { base: null, formatters: { level: (level: string) => ({ level }) }, level: options.level }
   const information = pino(settings, sink(1))
   const trouble = pino(settings, sink(2))
-  const json = options.format === 'json'
-  const { sample = 1 } = options
+  let { format, sample = 1 } = options
   let well = 0
   const isSpared = (wentWell: boolean): boolean => wentWell && sample > 1 && ++well % sample !== 0
   const say = (to: 1 | 2, level: 'info' | 'warn' | 'error', message: string, facts?: object) => {
     const logger = to === 1 ? information : trouble
-    if (json) logger[level](facts ?? {}, message)
+    if (format === 'json') logger[level](facts ?? {}, message)
     else if (logger.isLevelEnabled(level)) write(to, `${level === 'info' ? '' : `${level}: `}${message}\n`)
   }
   return {
@@ -56,14 +57,14 @@ export const createLog = (options: LogOptions): Log => {
     error: (message, facts) => say(2, 'error', message, facts),
     outcome: (outcome) => {
       if (!information.isLevelEnabled('info') || isSpared(outcome.result === 'forwarded')) return
-      if (json) information.info(outcome, 'connection')
-      else if (options.format === 'text') write(1, `${outcomeText(outcome)}\n`)
+      if (format === 'json') information.info(outcome, 'connection')
+      else if (format === 'text') write(1, `${outcomeText(outcome)}\n`)
     },
     request: (request, on, time) => {
       if (!information.isLevelEnabled('info') || isSpared(request.status < 500 && request.error === undefined)) return
       const { direction, peer, destination } = on
-      if (json) information.info({ direction, peer, destination, ...request }, 'request')
-      else write(1, `${LINES[options.format as keyof typeof LINES](request, on, time)}\n`)
+      if (format === 'json') information.info({ direction, peer, destination, ...request }, 'request')
+      else write(1, `${LINES[format as keyof typeof LINES](request, on, time)}\n`)
     },
     get level() {
       return information.level as LogLevel
@@ -71,6 +72,11 @@ export const createLog = (options: LogOptions): Log => {
     set level(level) {
       information.level = level
       trouble.level = level
+    },
+    use: (next) => {
+      ;({ format, sample = 1 } = next)
+      information.level = next.level
+      trouble.level = next.level
     },
     flush: () => write(1, ''),
   }
