@@ -13,7 +13,7 @@ import type { EarlyDial, Forwarder, Plan, Secure } from './forward/plan.ts'
 import { deny, refuse } from './forward/refuse.ts'
 import { tls } from './forward/tls.ts'
 import type { TlsWorld } from './forward/tlsWorld.ts'
-import { isTlsDecided, securing } from './forward/upstreamTls.ts'
+import { isTlsDecided, securing, wantsTls } from './forward/upstreamTls.ts'
 import { type Address, formatAddress } from './net/address.ts'
 import type { Clock } from './net/clock.ts'
 import type { Connection, Dial } from './net/connection.ts'
@@ -177,7 +177,8 @@ export const foresee = (
   const verdict = decide(policy, withDetection(first, AS_POLICY_SAYS))
   if (denies(verdict) || settled(verdict.protocol) !== 'opaque') return undefined
   if (dryRunOf(policy, withDetection(first, AS_POLICY_SAYS)) !== undefined) return undefined
-  if (settled(verdict['upstream.proxyProtocol']) !== 'none') return undefined
+  // The pump speaks neither a PROXY header nor TLS.
+  if (settled(verdict['upstream.proxyProtocol']) !== 'none' || wantsTls(verdict)) return undefined
   const [upstream, ...others] = upstreamAddresses(verdict, destination)
   if (upstream === undefined || others.length > 0 || isIP(upstream.host) === 0) return undefined
   return {

@@ -6,7 +6,7 @@ import { listen } from '../src/accept/listen.ts'
 import { ownAddresses } from '../src/accept/ownAddresses.ts'
 import { writeProxyHeader } from '../src/codec/proxyHeader.ts'
 import type { Address } from '../src/net/address.ts'
-import type { World } from '../src/proxy.ts'
+import { foresee, type World } from '../src/proxy.ts'
 import type { Outcome } from '../src/telemetry/outcome.ts'
 import { type Front, front } from './support/front.ts'
 import { manualClock } from './support/manualClock.ts'
@@ -284,4 +284,29 @@ test('what a rule in dry run would have changed is in the Outcome, and changes n
   ])
   sluice.close()
   back.close()
+})
+
+test('the pump takes only what is bytes to one address, in the clear', async () => {
+  const from = {
+    direction: 'outbound',
+    peer: { host: '10.0.0.9', port: 40_000 },
+    destination: { host: '10.0.0.5', port: 3306 },
+  } as const
+  const cases: readonly (readonly [then: string, isForeseen: boolean])[] = [
+    ['protocol: opaque', true],
+    ['protocol: opaque, upstream: { address: "10.0.0.6:3306" }', true],
+    ['protocol: opaque, upstream: { tls: true }', false],
+    ['protocol: opaque, upstream: { mesh: require }', false],
+    ['protocol: opaque, upstream: { mesh: prefer }', false],
+    ['protocol: opaque, upstream: { proxyProtocol: v2 }', false],
+    ['protocol: opaque, upstream: { address: ["10.0.0.6:3306", "10.0.0.7:3306"] }', false],
+    ['protocol: opaque, deny: true', false],
+    ['protocol: detect', false],
+  ]
+  const mesh =
+    'certificates: { us: { cert: a.pem, key: a.key } }\ntrust: { all: { ca: a.pem } }\nmesh: { certificate: us, trust: all }\n'
+  for (const [then, isForeseen] of cases) {
+    const world = worldOf(`${mesh}rules: [{ name: r, when: { direction: outbound }, then: { ${then} } }]`)
+    assert.equal(foresee(from, world) !== undefined, isForeseen, then)
+  }
 })
