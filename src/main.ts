@@ -39,6 +39,8 @@ const main = async (argv: readonly string[], io: Io): Promise<number> => {
     io.err(`sluice: unknown command '${name}'. The commands are: ${Object.keys(COMMANDS).join(', ')}\n`)
     return 2
   }
+  // Loading takes a moment, and process 1 of a container would never hear a signal that came in it.
+  if (name === 'serve') void io.stopped
   const command = await load()
   try {
     const args = parseCommand(command, rest)
@@ -69,6 +71,14 @@ const help = async (name: string | undefined, io: Io): Promise<number> => {
   return 0
 }
 
+let stop: Promise<string> | undefined
+const stopped = (): Promise<string> => {
+  stop ??= new Promise<string>((resolve) => {
+    for (const signal of ['SIGTERM', 'SIGINT']) process.once(signal, () => resolve(signal))
+  })
+  return stop
+}
+
 const realIo = (): Io => ({
   out: (text) => process.stdout.write(text),
   err: (text) => process.stderr.write(text),
@@ -76,9 +86,7 @@ const realIo = (): Io => ({
   cwd: process.cwd(),
   // Asked for only by commands that end in an orderly way; the others keep the default, to die at once.
   get stopped() {
-    return new Promise<string>((resolve) => {
-      for (const signal of ['SIGTERM', 'SIGINT']) process.once(signal, () => resolve(signal))
-    })
+    return stopped()
   },
   onReload: (run) => process.on('SIGHUP', run),
 })

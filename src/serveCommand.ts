@@ -73,8 +73,6 @@ const serve = async (
 ): Promise<number> => {
   const { sections } = loaded.policy
   const { version } = manifest
-  // A signal that comes while we start ends us in order, too: as process 1 of a container nothing else would.
-  const { stopped } = io
   const logOf = ({ log }: Sections): LogOptions => (asJson ? { ...log, format: 'json' } : log)
   const log = createLog(logOf(sections))
   for (const warning of [...warnings, ...loaded.warnings.map(formatDiagnostic)]) log.warn(warning)
@@ -149,7 +147,7 @@ const serve = async (
   const commands = connector === undefined ? '' : `; commands on ${formatAddress(connector.address)}`
   log.info(`sluice is ready: listening on ${listed(listening)}; admin on ${listed(admin)}${commands}`)
 
-  const signal = await Promise.race([stopped, once(stop, 'stop')])
+  const signal = await Promise.race([io.stopped, once(stop, 'stop')])
   log.info(`${signal}: no new connections; ${ledger.open.size} open ones may end by themselves`)
   await end(world.policy().sections.limits.drain)
   log.info('sluice has stopped')
