@@ -63,17 +63,19 @@ const isFromMesh = ({ hello, verdict, sections: { mesh } }: ClientTlsOptions): b
   settled(verdict['tls.mesh']) === 'accept' &&
   (hello.alpn?.[0] === MESH_ALPN || (mesh.marker !== undefined && hello.extensions.includes(mesh.marker)))
 
-const meshTerms = ({ hello, verdict, sections, tls }: ClientTlsOptions): Terms => {
+const meshTerms = (options: ClientTlsOptions): Terms => {
+  const { verdict, sections, tls } = options
   const ours = meshOf(sections, tls)
   if ('failed' in ours) return refusal(ours)
   const wanted = settled(verdict['tls.alpn'])
-  const choice = chooseAlpn(hello.alpn, [MESH_ALPN, ...(wanted === 'upstream' ? [] : wanted)], false)
+  const alpn = chosen(options, [MESH_ALPN, ...(wanted === 'upstream' ? [] : wanted)])
+  if (alpn !== null && typeof alpn === 'object') return alpn
   return {
     is: 'terms',
     terms: {
       certificates: [ours.certificate],
       minVersion: 'TLSv1.3',
-      alpn: choice.is === 'agreed' ? choice.protocol : null,
+      alpn,
       clients: { trust: ours.trust, required: true },
     },
   }
@@ -101,22 +103,28 @@ const policyTerms = async (options: ClientTlsOptions): Promise<Terms> => {
 }
 
 /** The application protocol to agree on, or why there is none to go on with. */
-const agree = async ({ hello, verdict, bridge }: ClientTlsOptions): Promise<string | null | Refusal> => {
-  const wanted = settled(verdict['tls.alpn'])
-  if (wanted === 'upstream') {
-    const answer = await bridge(hello.alpn ?? [])
-    return answer !== null && typeof answer === 'object' ? refusal(answer) : answer
-  }
+const agree = async (options: ClientTlsOptions): Promise<string | null | Refusal> => {
+  const wanted = settled(options.verdict['tls.alpn'])
+  if (wanted !== 'upstream') return chosen(options, wanted)
+  const answer = await options.bridge(options.hello.alpn ?? [])
+  if (answer !== null) return typeof answer === 'object' ? refusal(answer) : answer
+  return settled(options.verdict['tls.alpnRequired'])
+    ? nothingInCommon('the upstream agrees to no application protocol')
+    : null
+}
+
+const chosen = ({ hello, verdict }: ClientTlsOptions, wanted: readonly string[]): string | null | Refusal => {
   const choice = chooseAlpn(hello.alpn, wanted, settled(verdict['tls.alpnRequired']))
   if (choice.is === 'agreed') return choice.protocol
-  if (choice.is === 'none') return null
-  return {
-    is: 'refused',
-    code: 'TLS_NO_APPLICATION_PROTOCOL',
-    alert: 'no_application_protocol',
-    message: choice.message,
-  }
+  return choice.is === 'none' ? null : nothingInCommon(choice.message)
 }
+
+const nothingInCommon = (message: string): Refusal => ({
+  is: 'refused',
+  code: 'TLS_NO_APPLICATION_PROTOCOL',
+  alert: 'no_application_protocol',
+  message,
+})
 
 /** What is wrong with us, or behind us, is no fault of the client's. RFC 8446 section 6.2: internal_error. */
 const refusal = ({ code, message, alert }: TlsFailure): Refusal => ({

@@ -1,7 +1,12 @@
 import assert from 'node:assert/strict'
+import { statSync } from 'node:fs'
+import { join } from 'node:path'
 import { test } from 'tap'
-import { certificateWarnings, missingCertificates } from '../../src/admin/liveTls.ts'
+import { certificateWarnings, keepTls, missingCertificates } from '../../src/admin/liveTls.ts'
 import type { TlsWorld } from '../../src/forward/tlsWorld.ts'
+import { systemClock } from '../../src/net/clock.ts'
+import type { Log } from '../../src/telemetry/log.ts'
+import { policyOf } from '../support/world.ts'
 
 const DAY = 86_400_000
 const NOW = Date.UTC(2026, 10, 21)
@@ -26,4 +31,20 @@ test('what is wrong with certificates is said in words: on the page ahead of tim
     'Certificate trust mesh expires in 6 days, on 2026-11-27.',
   ])
   assert.deepEqual(missingCertificates(tls), ['certificate absent: ENOENT'])
+})
+
+test('a key log is opened only where the policy names one, for its owner alone, with a warning', async (t) => {
+  const path = join(t.testdir({}), 'keys.log')
+  for (const [document, expected] of [
+    ['', []],
+    [`tls: { keyLog: ${path} }`, [/the secrets of every TLS session are written to .*keys\.log/]],
+  ] as const) {
+    const warnings: string[] = []
+    const log = { warn: (text: string) => warnings.push(text) } as unknown as Log
+    const tls = await keepTls(policyOf(document).sections, systemClock, log)
+    t.match(warnings, expected)
+    t.equal(warnings.length, expected.length)
+    tls.close()
+  }
+  t.equal(statSync(path).mode & 0o777, 0o600)
 })

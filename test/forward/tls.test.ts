@@ -464,6 +464,22 @@ test('what is agreed on with the client is offered to the upstream, and a bridge
   back.close()
 })
 
+test('an upstream that agrees to nothing is no answer where policy demands a protocol', async (t) => {
+  const back = await tlsUpstream(shop)
+  const to = 'upstream: { tls: { serverName: shop.example, trust: root } }'
+  for (const [demanded, code, outcome] of [
+    [false, undefined, { result: 'forwarded' }],
+    [true, 'ERR_SSL_TLSV1_ALERT_NO_APPLICATION_PROTOCOL', { error: { code: 'TLS_NO_APPLICATION_PROTOCOL' } }],
+  ] as const) {
+    const then = `{ tls: { terminate: shop, alpn: upstream, alpnRequired: ${demanded} }, ${to} }`
+    const sluice = await front(back.address, inboundTls(then, 'direction: inbound'))
+    t.equal((await call(sluice.address, { ALPNProtocols: ['a'] })).code, code)
+    t.match(await sluice.outcome(), outcome)
+    sluice.close()
+  }
+  back.close()
+})
+
 const mesh = (certificate: string) => `mesh: { certificate: ${certificate}, trust: root }`
 
 /** Two Sluices on the way: the first takes plain bytes and calls the second, which stands before `back`. */

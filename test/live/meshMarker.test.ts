@@ -92,6 +92,14 @@ check('the mesh marker by extension number: taken as from the mesh where it is t
     dialled: 1,
   },
   {
+    name: 'with no protocol in common where policy demands one',
+    policy: `${MESH}defaults: { tls: { alpn: [x], alpnRequired: true } }`,
+    args: [...MARKED, ...AS_COW, '-alpn', 'y'],
+    says: /alert no application protocol/,
+    outcome: { result: 'failed', ended: 'tlsFailed', error: { code: 'TLS_NO_APPLICATION_PROTOCOL' } },
+    dialled: 0,
+  },
+  {
     name: 'among other extensions nobody knows',
     policy: MESH,
     args: ['-serverinfo', '65399,65400,65401', ...AS_COW],
