@@ -35,7 +35,7 @@ postfix              postfix             tests: the server speaks first
 haproxy              haproxy             tests: PROXY protocol; benchmark
 nginx                nginx               tests and benchmark: a peer
 wrk                  wrk                 benchmark
-valgrind             valgrind            tests: the pump's memory
+valgrind             valgrind            tests: memory of the pump
 ab                   apache2-utils       benchmark
 strace               strace              tests: what the kernel was asked
 clang                clang               tests: the shim under its sanitizers
