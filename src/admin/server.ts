@@ -1,6 +1,6 @@
-import { createHash, timingSafeEqual } from 'node:crypto'
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import { type Address, formatAddress, isLoopback, unmapped } from '../net/address.ts'
+import { isSecret } from '../net/secret.ts'
 
 /** What a route is given, and what it may answer with. */
 export interface AdminRequest {
@@ -109,7 +109,7 @@ const refused = ({ headers, socket }: IncomingMessage, { address, token }: Admin
   if (!isLoopback(peer)) {
     if (token === undefined)
       return text(403, 'from elsewhere this server answers only when admin.token is configured\n')
-    if (!bears(headers.authorization, token))
+    if (!isSecret(headers.authorization, `Bearer ${token}`))
       return text(401, 'this needs Authorization: Bearer with the admin token\n')
   }
   const host = headers.host ?? ''
@@ -124,12 +124,6 @@ const refused = ({ headers, socket }: IncomingMessage, { address, token }: Admin
 }
 
 const unbracketed = ({ host }: Address): string => (host.includes(':') ? `[${host}]` : host)
-
-/** Compared in constant time, whatever the lengths. */
-const bears = (authorization: string | undefined, token: string): boolean => {
-  const digest = (value: string) => createHash('sha256').update(value).digest()
-  return timingSafeEqual(digest(authorization ?? ''), digest(`Bearer ${token}`))
-}
 
 const send = (response: ServerResponse, answer: AdminAnswer, isHead: boolean): void => {
   if (typeof answer === 'function') return answer(response)

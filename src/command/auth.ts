@@ -1,5 +1,5 @@
-import { createHash, timingSafeEqual } from 'node:crypto'
 import type { IncomingHttpHeaders } from 'node:http'
+import { isSecret } from '../net/secret.ts'
 
 /** Which locks a route has. The API key is for the callers of commands, the token for everybody. */
 export interface Locks {
@@ -15,8 +15,9 @@ export type Missing = 'token' | 'apiKey'
 
 /** What a request to a route lacks, if anything. Decided by its head alone, before a byte of its body is read. */
 export const missing = (locks: Locks, needsApiKey: boolean, headers: IncomingHttpHeaders): Missing | undefined => {
-  if (locks.token !== undefined && !isSame(bearer(headers.authorization), locks.token)) return 'token'
-  if (needsApiKey && locks.apiKey !== undefined && !isSame(one(headers[API_KEY_HEADER]), locks.apiKey)) return 'apiKey'
+  if (locks.token !== undefined && !isSecret(bearer(headers.authorization), locks.token)) return 'token'
+  if (needsApiKey && locks.apiKey !== undefined && !isSecret(one(headers[API_KEY_HEADER]), locks.apiKey))
+    return 'apiKey'
   return undefined
 }
 
@@ -26,9 +27,3 @@ const bearer = (authorization: string | undefined): string | undefined =>
 
 const one = (value: string | string[] | undefined): string | undefined =>
   typeof value === 'string' ? value : undefined
-
-/** Digests have one length and are compared in one time, whatever is given. */
-const isSame = (given: string | undefined, expected: string): boolean =>
-  timingSafeEqual(digest(given ?? ''), digest(expected)) && given !== undefined
-
-const digest = (text: string): Buffer => createHash('sha256').update(text).digest()
