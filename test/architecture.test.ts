@@ -1,4 +1,4 @@
-import { readdirSync, readFileSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { dirname, join, relative, resolve } from 'node:path'
 import { test } from 'tap'
 
@@ -163,4 +163,15 @@ test('the checks above find what they look for', async (t) => {
     "import { Buffer } from 'node:buffer'",
   ]
   for (const code of pure) t.same(impureWords('codec/a.ts', code), [], code)
+})
+
+test('the life of a connection in the README names files that exist', async (t) => {
+  const readme = readFileSync(resolve(root, '../README.md'), 'utf8')
+  const [, picture = ''] = /## The life of a connection\n([\s\S]*?)\n## /.exec(readme) ?? []
+  const named = [...picture.matchAll(/(?:src|scripts)\/[\w./]*\w/g)].map(([path]) => path)
+  t.ok(named.length > 12)
+  t.same(
+    named.filter((path) => !existsSync(resolve(root, '..', path))),
+    [],
+  )
 })
