@@ -462,7 +462,8 @@ static bool nothing_to_take(const struct pump *pump) {
 
 /* Gives everything back and reports. The one place where a connection's descriptors are closed. */
 static void finish(struct pump *pump, struct entry *entry, enum pump_end end, int error) {
-  bool gently = entry->state == MOVING && (end == PUMP_CLOSED || end == PUMP_IDLE || end == PUMP_HALF_CLOSED || end == PUMP_TOLD);
+  /* What is cut off from outside ends in a reset: a goodbye would tell its reader that all of it had come. */
+  bool gently = entry->state == MOVING && (end == PUMP_CLOSED || end == PUMP_IDLE || end == PUMP_HALF_CLOSED);
   for (int i = 0; i < 2; i++) {
     struct flow *flow = &entry->flow[i];
     return_pipe(pump, flow);

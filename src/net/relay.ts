@@ -18,6 +18,8 @@ export interface RelayOptions {
   readonly onCloser?: (close: (why: Ending) => void, recount?: () => void) => void
 }
 
+const GENTLE: ReadonlySet<Ending> = new Set(['closed', 'idleTimeout', 'halfClosedTimeout'])
+
 /** Moves bytes both ways until both sides have said goodbye. There are two: this one, and the pump of the shim. */
 export type Relay = (client: Duplex, upstream: Duplex, options: RelayOptions) => Promise<Traffic>
 
@@ -37,13 +39,10 @@ export const relay: Relay = (client, upstream, options) =>
       if (over) return
       over = true
       cancelTimer()
-      if (ended === 'clientReset' || ended === 'upstreamReset') {
-        reset(client)
-        reset(upstream)
-      } else {
-        client.destroy()
-        upstream.destroy()
-      }
+      // What is cut off from outside ends in a reset: a goodbye would tell its reader that all of it had come.
+      const close = GENTLE.has(ended) ? (stream: Duplex) => stream.destroy() : reset
+      close(client)
+      close(upstream)
       resolve({ sent: count.sent, received: count.received, ended, ...(error && { error: described(error) }) })
     }
 

@@ -115,8 +115,12 @@ test('a slow reader stops the sender: what is held is bounded', async () => {
     written += 1
   }
   assert.ok(stalled, `the sender was never stopped, and ${written} MiB were taken`)
+  const [told, cut] = [once(client, 'error'), once(server, 'error')]
   close('drained')
   assert.equal((await traffic).ended, 'drained')
+  client.resume()
+  assert.equal((await told)[0].code, 'ECONNRESET', 'a reader that is cut off must not take what it has for whole')
+  assert.equal((await cut)[0].code, 'ECONNRESET')
 })
 
 test('idle and half-closed connections end when their time is over, and not before', async () => {

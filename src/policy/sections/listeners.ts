@@ -12,7 +12,7 @@ const listener = (addresses: string[], because: string) =>
     }),
     maxConnections: setting(count(1, 1_000_000), {
       builtIn: 10_000,
-      says: 'connections open at once; one more is refused and counted',
+      says: 'connections open at once, on each of its addresses; one more is refused and counted',
       because: 'each holds two descriptors, and 20,000 is what most containers may open',
     }),
     proxyProtocol: setting(oneOf(['none', 'accept', 'require']), {
