@@ -16,3 +16,14 @@ export const listenersOf = ({ listeners, sockets }: Sections): ListenerOptions[]
       ...(destination && { destination }),
     }))
   })
+
+/** The listeners of the gateway: nothing is redirected to them, so they say themselves where a connection was going. */
+export const gatewayOf = ({ gateway, sockets }: Sections): ListenerOptions[] =>
+  gateway.address.map((address) => ({
+    name: 'gateway',
+    direction: 'inbound',
+    address,
+    destination: address,
+    maxConnections: gateway.maxConnections,
+    sockets,
+  }))

@@ -54,11 +54,19 @@ const NOTHING = new Uint8Array()
 const FORWARDERS = { opaque, tls, http1, http2 } satisfies Record<Detection['protocol'], Forwarder>
 
 /** The life of one connection, from accept to its one Outcome. Never rejects; the stream is destroyed when it resolves. */
-export const serve = async (connection: Connection, world: World): Promise<Outcome> => {
+export const serve = (connection: Connection, world: World): Promise<Outcome> =>
+  recorded(connection, world, (life) => live(connection, life, world))
+
+/** The same for whoever ends TLS in its own way: it gives back what came of the connection, here it gets its Outcome. */
+export const recorded = async (
+  connection: Connection,
+  world: World,
+  living: (life: Life) => Promise<Traffic>,
+): Promise<Outcome> => {
   const life = world.ledger.begin(connection)
   life.closer = () => connection.stream.destroy()
   try {
-    const traffic = await live(connection, life, world)
+    const traffic = await living(life)
     return world.ledger.end(life, resultOf(traffic.ended), traffic)
   } catch (error) {
     // What the network does is in the Traffic, so this is a bug of ours: this connection pays, no other one notices.
@@ -73,6 +81,10 @@ const live = async (connection: Connection, life: Life, world: World): Promise<T
   const { direction, peer, destination } = connection
   return round({ connection, facts: { direction, peer, destination } }, life, world)
 }
+
+/** What is inside TLS that was ended elsewhere. */
+export const serveInside = (inside: Inside, life: Life, world: World): Promise<Traffic> =>
+  round(inside, life, world, true)
 
 /** Once for each connection, and once more for what is inside TLS that ends here: two rounds, and no third. */
 const round = async (known: Inside, life: Life, world: World, isInside = false): Promise<Traffic> => {
@@ -119,6 +131,7 @@ const round = async (known: Inside, life: Life, world: World, isInside = false):
     secure,
     relay: world.relay ?? relay,
     early: seen.early,
+    around: known.around,
     policyNow: world.policy,
     isOwn: world.isOwn,
     http: world.http,
@@ -146,6 +159,10 @@ const round = async (known: Inside, life: Life, world: World, isInside = false):
 
   // Forward, each protocol in its own way.
   const spoken = spokenOf(seen, verdict)
+  if (known.onlyHttp && spoken !== 'http1' && spoken !== 'http2') {
+    discard(seen.early)
+    return refuse(seen.stream, 'NOT_HTTP', 'only HTTP is served here, and this is something else')
+  }
   const forRequests = spoken === 'http1' || spoken === 'http2' ? narrow(policy, facts) : policy
   return FORWARDERS[spoken](seen.stream, { ...planned(), policy: forRequests }, dial)
 }
@@ -217,7 +234,7 @@ const AS_POLICY_SAYS: Detection = { protocol: 'opaque', because: 'policy' }
 
 /** Reads until the protocol is certain; meanwhile a server that speaks first is given the chance to. */
 const detected = async (
-  { connection, facts, spoken, early: asked }: Inside,
+  { connection, facts, spoken, early: asked, onlyHttp }: Inside,
   policy: Policy,
   verdict: Verdict,
   { clock, dial }: World,
@@ -232,7 +249,7 @@ const detected = async (
     timeoutMs: settled(verdict['detect.timeout']),
     maxBytes: settled(verdict['detect.maxBytes']),
     serverSpoke: (spoke) => {
-      if (!dialsEarly(policy, facts) || !isTlsDecided(verdict)) return () => {}
+      if (onlyHttp || !dialsEarly(policy, facts) || !isTlsDecided(verdict)) return () => {}
       const [to = destination] = upstreamAddresses(verdict, destination)
       const tellingDial = announcing(dial, settled(verdict['upstream.proxyProtocol']), connection)
       const secured = secure(tellingDial, { verdict, policy, name: facts.sni })

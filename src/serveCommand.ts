@@ -13,9 +13,11 @@ import { openAdmin } from './admin/openAdmin.ts'
 import type { Connector } from './command/connector.ts'
 import { type EnvironmentRead, type Otlp, readEnvironment } from './command/environment.ts'
 import { openConnector } from './command/openConnector.ts'
-import { listenersOf } from './config.ts'
+import { gatewayOf, listenersOf } from './config.ts'
 import { createHttpState } from './forward/httpState.ts'
 import type { TlsWorld } from './forward/tlsWorld.ts'
+import { createGateway } from './gateway/gateway.ts'
+import { keepTokenKeys } from './gateway/tokenKeys.ts'
 import { loadPump, type Pump } from './native/pump.ts'
 import { loadShim, type Shim } from './native/shim.ts'
 import { formatAddress } from './net/address.ts'
@@ -28,7 +30,7 @@ import { SECTIONS, type Sections } from './policy/sections.ts'
 import type { World } from './proxy.ts'
 import { createLedger, type Ledger } from './telemetry/ledger.ts'
 import { createLog, type Log, type LogOptions } from './telemetry/log.ts'
-import { countConnections, countRequests, createMetrics, type Metrics } from './telemetry/metrics.ts'
+import { countConnections, countExposed, countRequests, createMetrics, type Metrics } from './telemetry/metrics.ts'
 import { openTraces, type Traces } from './telemetry/traces.ts'
 
 /** `sluice serve`. */
@@ -115,6 +117,7 @@ const serve = async (
     isOwn: ownAddresses(() => [...listening, ...admin].map(({ address }) => address), systemClock.now),
     tls,
   }
+  const keys = await keepTokenKeys(() => world.policy().sections.gateway, io.env, systemClock, log.error)
   /** Closes what accepts, then what is under way, then what others look at until the end. */
   const end = async (drainMs: number): Promise<void> => {
     for (const each of listening) each.close()
@@ -123,6 +126,7 @@ const serve = async (
     await traces?.close(FLUSH_MS_MAX)
     for (const each of admin) each.close()
     tls.close()
+    keys.close()
   }
 
   const stop = new EventEmitter()
@@ -130,7 +134,8 @@ const serve = async (
     const { registry } = metricsOf(ledger, tls)
     const warn = (message: string) => log.warn(message)
     const opened = (it: Listening) => void listening.push(it)
-    const wanted = listenersOf(sections).map((options) => ({ ...options, ownDials: dials }))
+    const gateway = gatewayOf(sections).map((options) => ({ ...options, serve: createGateway(keys.verifier) }))
+    const wanted = [...listenersOf(sections), ...gateway].map((options) => ({ ...options, ownDials: dials }))
     await openListeners(wanted, { world, shim, pump, opened, warn })
     const shutdown = () => stop.emit('stop', 'POST /shutdown')
     await openAdmin({ world, registry, log, env: io.env, version, opened: (it) => void admin.push(it), shutdown })
@@ -169,6 +174,7 @@ const metricsOf = (ledger: Ledger, tls: TlsWorld): Metrics => {
   countConnections(metrics, ledger)
   countTls(metrics, tls)
   countRequests(metrics, ledger)
+  countExposed(metrics, ledger)
   return metrics
 }
 

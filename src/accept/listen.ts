@@ -22,6 +22,8 @@ export interface ListenerOptions {
   /** Whether connections may, or must, begin with a PROXY protocol header. */
   readonly proxyProtocol?: ProxyProtocol
   readonly sockets?: SocketOptions
+  /** What becomes of each connection; `serve` unless said otherwise. */
+  readonly serve?: typeof serve
   readonly ownDials?: OwnDials
 }
 
@@ -84,7 +86,10 @@ export const accept = async (
     const destination = destinationOf(found, header, world)
     if (destination === undefined) return turnAway('NO_ORIGINAL_DESTINATION', 'unknown' in found ? found.unknown : '')
     if (await options.ownDials?.isOwn(peer, destination)) return turnAway('LOOP', OWN_DIAL)
-    await serve({ direction, listener, peer: header?.source ?? peer, destination, stream: socket }, world)
+    await (options.serve ?? serve)(
+      { direction, listener, peer: header?.source ?? peer, destination, stream: socket },
+      world,
+    )
   }
   if (open > maxConnections) {
     turnAway('LIMIT_CONNECTIONS', `listener ${listener} already has ${maxConnections} connections`)

@@ -18,11 +18,12 @@ export const openListeners = async (
   wanted: readonly ListenerOptions[],
   { world, shim, pump, opened, warn }: ListenersWorld,
 ): Promise<void> => {
-  const open =
-    shim && pump ? pumpListener(pump, world, shim) : (options: ListenerOptions) => listen(options, world, shim)
+  const open = (options: ListenerOptions) => listen(options, world, shim)
+  // The pump tells connections apart by addresses, and knows nothing of what others make of them.
+  const openPumped = shim && pump ? pumpListener(pump, world, shim) : open
   for (const options of wanted) {
     try {
-      opened(await open(options))
+      opened(await (options.serve === undefined ? openPumped : open)(options))
     } catch (error) {
       // A kernel without IPv6 is no reason to leave IPv4 unserved.
       const { code, message } = error as NodeJS.ErrnoException

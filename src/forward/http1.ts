@@ -18,7 +18,7 @@ export const http1: Forwarder = (stream: Duplex, plan: Plan, dial: Dial): Promis
     const client = new Http1Client(stream, {
       limits: clientLimits(plan),
       clock,
-      open: router.ask,
+      open: plan.around?.(router.ask) ?? router.ask,
       scheme: life.tls === undefined ? 'http' : 'https',
       chooseUpgrade: router.chooseUpgrade,
       toHttp2: ({ upgrade: _, ...head }, settings, rest) => {

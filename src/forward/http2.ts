@@ -37,7 +37,7 @@ const serve = (
 ): void => {
   const { life, clock } = plan
   const face: Http2Face = {
-    open: router.ask,
+    open: plan.around?.(router.ask) ?? router.ask,
     refuse: router.refuse,
     limits: http2Limits(plan),
     times: http2Times(plan),

@@ -38,6 +38,10 @@ export interface Inside {
   readonly spoken?: Agreed
   /** The upstream that was asked which application protocol it takes. */
   readonly early?: EarlyDial | undefined
+  /** What stands in front of every request, where something does. */
+  readonly around?: Plan['around']
+  /** Nothing but HTTP goes on, whatever the policy says, and nothing is dialled before a request has come. */
+  readonly onlyHttp?: boolean
 }
 
 /** Ends the client's TLS where the policy wants that, and gives what is inside. Its facts begin anew: only the identity is added. */

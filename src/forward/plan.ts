@@ -8,6 +8,7 @@ import type { Facts, Protocol } from '../policy/facts.ts'
 import type { Policy } from '../policy/policy.ts'
 import type { Verdict } from '../policy/verdict.ts'
 import type { Life } from '../telemetry/life.ts'
+import type { Open } from './exchange.ts'
 import type { HttpState } from './httpState.ts'
 
 /** An upstream that was dialled while the client was silent. */
@@ -49,6 +50,8 @@ export interface Plan {
   readonly relay: Relay
   readonly secure: Secure
   readonly early?: EarlyDial | undefined
+  /** What stands in front of every request, where something does: it opens it, or answers itself. */
+  readonly around?: ((open: Open) => Open) | undefined
 }
 
 /** Carries one connection from here to its end. Rejects only for our own bugs; what the network does is in the Traffic. */

@@ -31,6 +31,8 @@ export class Life {
   tls: Outcome['tls'] | undefined
   upstreamTls: Outcome['upstreamTls'] | undefined
   http: Outcome['http'] | undefined
+  /** Set by the gateway. */
+  exposed: Outcome['exposed'] | undefined
   dryRun: Outcome['dryRun'] | undefined
   upstream: Address | undefined
   /** Asks whether the policy of now still allows it; set once the first verdict is known. */
@@ -99,6 +101,7 @@ export class Life {
       ...(this.tls && { tls: this.tls }),
       ...(this.upstreamTls && { upstreamTls: this.upstreamTls }),
       ...(this.http && { http: this.http }),
+      ...(this.exposed && { exposed: this.exposed }),
       rules,
       ...(this.upstream && { upstream: this.upstream }),
     }

@@ -13,6 +13,7 @@ interface About {
 
 const RULES_MAX = 200 // more rules than that share a series; each costs memory here and in whatever scrapes us
 const CODES_MAX = 100
+const PORTS_MAX = 500 // ports of tasks with series of their own: three results and five classes each
 
 /** 100 us to 100 s: from a connection on loopback to a person's patience. */
 const SECONDS = [0.0001, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 100]
@@ -205,6 +206,38 @@ const seriesBy = ({ registry }: Metrics, name: string, help: string, labelNames:
     known.set(key, found)
     return found
   }
+}
+
+/** Counts what came to exposed ports, by task and port: both from the configuration, and bounded all the same. */
+export const countExposed = (metrics: Metrics, ledger: Ledger): void => {
+  const place = labelBudget(PORTS_MAX)
+  const labelsOf = ({ task, port }: NonNullable<Outcome['exposed']>) => {
+    const [number = '', known = ''] = place(`${port} ${task}`).split(/ (.*)/s)
+    return known === '' ? { task: number, port: number } : { task: known, port: number }
+  }
+  const connections = metrics.counter('exposed_connections_total', {
+    help: 'Connections to exposed ports that have ended, by what became of them.',
+    labels: ['task', 'port', 'result'],
+  })
+  const bytes = metrics.counter('exposed_bytes_total', {
+    help: 'Payload bytes of connections to exposed ports that have ended: sent is from the client to the connector.',
+    labels: ['task', 'port', 'way'],
+  })
+  const requests = metrics.counter('exposed_requests_total', {
+    help: 'HTTP requests to exposed ports, by the class of the status, and the cause where Sluice answered itself.',
+    labels: ['task', 'port', 'class', 'cause'],
+  })
+  ledger.subscribe(({ exposed, result, bytes: count }) => {
+    if (exposed === undefined) return
+    const labels = labelsOf(exposed)
+    connections.inc({ ...labels, result })
+    bytes.inc({ ...labels, way: 'sent' }, count.sent)
+    bytes.inc({ ...labels, way: 'received' }, count.received)
+  })
+  ledger.subscribeRequests(({ status, error = '' }, { exposed }) => {
+    if (exposed === undefined) return
+    requests.inc({ ...labelsOf(exposed), class: `${Math.floor(status / 100)}xx`, cause: error })
+  })
 }
 
 /** A connection may live for days: its bytes count while it is open, and not only in the moment it ends. */

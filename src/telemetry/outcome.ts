@@ -44,6 +44,8 @@ export interface Outcome {
   readonly upstreamTls?: TlsAgreement & { readonly identity?: string }
   /** The request line that detection saw. */
   readonly http?: { readonly method: string; readonly target: string; readonly version: string }
+  /** The task and the port of it that was called, where the gateway took the connection. */
+  readonly exposed?: { readonly task: string; readonly port: number }
   /** Which rule decided each aspect. */
   readonly rules: Readonly<Record<string, RuleName>>
   /** What rules in dry run would have changed. */

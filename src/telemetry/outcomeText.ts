@@ -9,6 +9,7 @@ export const outcomeText = (outcome: Outcome): string => {
     new Date(outcome.startedAt).toISOString(),
     direction,
     `${formatAddress(peer)} -> ${formatAddress(destination)}`,
+    outcome.exposed ? `port ${outcome.exposed.port} of ${outcome.exposed.task}` : '',
     spoken(outcome),
     `${result}${elsewhere ? ` to ${formatAddress(upstream)}` : ''}`,
     `sent ${bytes.sent} received ${bytes.received} bytes in ${duration(ms)}, ${endings[ended] ?? ended}`,

@@ -5,7 +5,7 @@ import { test } from 'tap'
 import { systemClock } from '../../src/net/clock.ts'
 import { OVERFLOW } from '../../src/telemetry/labelBudget.ts'
 import { createLedger } from '../../src/telemetry/ledger.ts'
-import { countConnections, countRequests, createMetrics } from '../../src/telemetry/metrics.ts'
+import { countConnections, countExposed, countRequests, createMetrics } from '../../src/telemetry/metrics.ts'
 import type { RequestOutcome } from '../../src/telemetry/outcome.ts'
 
 const request: RequestOutcome = {
@@ -27,6 +27,7 @@ const busy = () => {
   const metrics = createMetrics('1.0.0')
   countConnections(metrics, ledger)
   countRequests(metrics, ledger)
+  countExposed(metrics, ledger)
   const serve = (rule: string) => {
     const address = { host: '10.0.0.1', port: 1 }
     const life = ledger.begin({ direction: 'outbound', listener: 'outbound', peer: address, destination: address })

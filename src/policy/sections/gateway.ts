@@ -96,13 +96,13 @@ const task = object({
   connections: v.pipe(
     v.optional(count(1, 1_000_000), 1_000),
     v.description(
-      'connections open at once to each of its ports; one more is refused and counted; 1_000 when not given: one task that everybody calls must leave room for the others',
+      'connections open at once to each of its ports; one more is refused and counted; 1,000 when not given: one task that everybody calls must leave room for the others',
     ),
   ),
   requests: v.pipe(
     v.optional(count(1, 1_000_000), 1_000),
     v.description(
-      'requests under way at once to each of its ports; one more gets 503; 1_000 when not given: ten connections of HTTP/2 at their limit of streams',
+      'requests under way at once to each of its ports; one more gets 503; 1,000 when not given: ten connections of HTTP/2 at their limit of streams',
     ),
   ),
 })
