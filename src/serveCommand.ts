@@ -1,7 +1,7 @@
 import { EventEmitter, once } from 'node:events'
 import { resolve } from 'node:path'
 import manifest from '../package.json' with { type: 'json' }
-import type { Listening } from './accept/listen.ts'
+import type { ListenerOptions, Listening } from './accept/listen.ts'
 import { openListeners } from './accept/openListeners.ts'
 import { ownAddresses } from './accept/ownAddresses.ts'
 import { ownDials } from './accept/ownDials.ts'
@@ -16,8 +16,6 @@ import { openConnector } from './command/openConnector.ts'
 import { gatewayOf, listenersOf } from './config.ts'
 import { createHttpState } from './forward/httpState.ts'
 import type { TlsWorld } from './forward/tlsWorld.ts'
-import { createGateway } from './gateway/gateway.ts'
-import { keepTokenKeys } from './gateway/tokenKeys.ts'
 import { loadPump, type Pump } from './native/pump.ts'
 import { loadShim, type Shim } from './native/shim.ts'
 import { formatAddress } from './net/address.ts'
@@ -117,7 +115,7 @@ const serve = async (
     isOwn: ownAddresses(() => [...listening, ...admin].map(({ address }) => address), systemClock.now),
     tls,
   }
-  const keys = await keepTokenKeys(() => world.policy().sections.gateway, io.env, systemClock, log.error)
+  const exposed = await gatewayFor(world, io, log)
   /** Closes what accepts, then what is under way, then what others look at until the end. */
   const end = async (drainMs: number): Promise<void> => {
     for (const each of listening) each.close()
@@ -126,7 +124,7 @@ const serve = async (
     await traces?.close(FLUSH_MS_MAX)
     for (const each of admin) each.close()
     tls.close()
-    keys.close()
+    exposed.close()
   }
 
   const stop = new EventEmitter()
@@ -134,9 +132,7 @@ const serve = async (
     const { registry } = metricsOf(ledger, tls)
     const warn = (message: string) => log.warn(message)
     const opened = (it: Listening) => void listening.push(it)
-    const exposed = createGateway(keys.verifier)
-    const gateway = gatewayOf(sections).map((options) => ({ ...options, serve: exposed }))
-    const wanted = [...listenersOf(sections), ...gateway].map((options) => ({ ...options, ownDials: dials }))
+    const wanted = [...listenersOf(sections), ...exposed.listeners].map((options) => ({ ...options, ownDials: dials }))
     await openListeners(wanted, { world, shim, pump, opened, warn })
     const shutdown = () => stop.emit('stop', 'POST /shutdown')
     await openAdmin({ world, registry, log, env: io.env, version, opened: (it) => void admin.push(it), shutdown })
@@ -177,6 +173,21 @@ const metricsOf = (ledger: Ledger, tls: TlsWorld): Metrics => {
   countRequests(metrics, ledger)
   countExposed(metrics, ledger)
   return metrics
+}
+
+/** The gateway's listeners, and the keys it holds. What only it needs is loaded only where it listens. */
+const gatewayFor = async (
+  world: World,
+  { env }: Io,
+  log: Log,
+): Promise<{ readonly listeners: readonly ListenerOptions[]; readonly close: () => void }> => {
+  const options = gatewayOf(world.policy().sections)
+  if (options.length === 0) return { listeners: [], close: () => {} }
+  const { createGateway } = await import('./gateway/gateway.ts')
+  const { keepTokenKeys } = await import('./gateway/tokenKeys.ts')
+  const keys = await keepTokenKeys(() => world.policy().sections.gateway, env, systemClock, log.error)
+  const serve = createGateway(keys.verifier)
+  return { listeners: options.map((it) => ({ ...it, serve })), close: keys.close }
 }
 
 const listed = (listening: readonly Listening[]): string =>

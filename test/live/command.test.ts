@@ -37,7 +37,8 @@ const start = async (
   env: Record<string, string> = {},
   wrapper: readonly string[] = [],
 ): Promise<Sluice> => {
-  const [program = node, ...args] = [...wrapper, node, main, 'serve']
+  // The test runner's own hooks must not load into the program that is tested.
+  const [program = node, ...args] = [...wrapper, 'env', '-u', 'NODE_OPTIONS', node, main, 'serve']
   const child = spawn(program, args, {
     env: {
       PATH: process.env.PATH,
