@@ -148,7 +148,8 @@ for (const space of [pod, peer]) {
   }
 }
 await lab.redirect('apply')
-const proxy = await lab.serve('defaults: { limits: { connect: 500ms } }\n')
+// Longer than the second after which a SYN is sent again: a namespace this young may not know its neighbour yet.
+const proxy = await lab.serve('defaults: { limits: { connect: 2s } }\n')
 
 const outcomeAt = async (port: number): Promise<Outcome> => {
   const found = await proxy.outcome((outcome) => outcome.destination.port === port)
