@@ -33,8 +33,9 @@ export const certificateFiles = (entries: ReadonlyMap<string, Entry>, clock: Clo
 const material = async (entry: Entry): Promise<Material> => {
   try {
     if ('trust' in entry) return { trust: await readFile(entry.trust, 'utf8') }
-    const [cert, key] = await Promise.all([readFile(entry.cert, 'utf8'), readFile(entry.key, 'utf8')])
-    return { cert, key }
+    // One after the other: where both are missing, the same one is named every time.
+    const cert = await readFile(entry.cert, 'utf8')
+    return { cert, key: await readFile(entry.key, 'utf8') }
   } catch (error) {
     const { code, path, message } = error as NodeJS.ErrnoException
     return { unreadable: path ? `${path} cannot be read (${code})` : message }

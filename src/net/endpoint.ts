@@ -1,0 +1,45 @@
+import type { Address } from './address.ts'
+
+/** One place where a name is served. */
+export interface Endpoint {
+  readonly address: Address
+  /** Its share of the traffic, relative to the others of its set. Zero: none, unless all are zero. */
+  readonly weight: number
+  /** What it is known to speak. Undefined: what the client spoke. */
+  readonly protocol?: 'http1' | 'http2' | 'opaque' | undefined
+  /** The name its certificate has to prove, where it is to be reached by the mesh's TLS. */
+  readonly identity?: string | undefined
+  /** The authority that requests to it are to carry instead of their own. */
+  readonly authority?: string | undefined
+  /** Where it is, such as an availability zone. */
+  readonly zone?: string | undefined
+  /** For metrics and for people: pod, namespace, version. */
+  readonly labels: Readonly<Record<string, string>>
+}
+
+/** What is known of a name. A name that exists and has no endpoint is something else than one that does not exist. */
+export type Resolution =
+  | {
+      readonly is: 'endpoints'
+      /** The name that matched, absolute: `rabbits.farm.svc.cluster.local.` */
+      readonly name: string
+      /** Which source answered, for people: `static`, `file endpoints.yaml`, `dns 10.0.0.10:53`, `destination …`. */
+      readonly source: string
+      /** Never two of the same address. May be empty: the name exists, and nothing serves it now. */
+      readonly endpoints: readonly Endpoint[]
+      /** The source cannot be reached at the moment, and this is the last it said. */
+      readonly isStale: boolean
+    }
+  | {
+      readonly is: 'absent'
+      /** Whether local DNS may be asked. Where it may, it has been already if it is configured. */
+      readonly dnsAllowed: boolean
+      /** Every name that was tried, in order. */
+      readonly tried: readonly string[]
+      readonly source: string
+    }
+
+/** Names to endpoints. `changed` is called with every new state, first as soon as one is known; the result ends that. */
+export interface Discovery {
+  readonly watch: (name: Address, changed: (resolution: Resolution) => void) => () => void
+}
