@@ -92,6 +92,12 @@ const ENDINGS: readonly (Ending | undefined)[] = [
   'clientGone',
 ]
 
+/** What pumpNode.c writes about connections: `ROW` numbers and two hosts for each. */
+interface Rows {
+  readonly rows: Float64Array
+  readonly hosts: string[]
+}
+
 interface Pumped {
   readonly count: RelayOptions['count']
   readonly resolve: (traffic: Traffic) => void
@@ -110,8 +116,10 @@ export const loadPump = (plain: Relay, path?: string): Loaded<Pump> => {
   const listeners = new Map<number, PumpListenOptions>()
   const stopped = new Set<number>()
   const told = new Map<number, Ending>()
-  const rows = new Float64Array(ROWS * ROW)
-  const hosts: string[] = []
+  const heard: Rows = { rows: new Float64Array(ROWS * ROW), hosts: [] }
+  // Of its own, because whoever hears of an end may look at what is left.
+  const listed: Rows = { rows: new Float64Array(ROWS * ROW), hosts: [] }
+  const { rows, hosts } = heard
   const counts = new Float64Array(2)
   let holding = false
 
@@ -121,18 +129,18 @@ export const loadPump = (plain: Relay, path?: string): Loaded<Pump> => {
     if (wanted !== holding) addon.pumpHold(wanted)
     holding = wanted
   }
+  /** The pump calls again only once both its lists were empty: one may have grown while the other was taken. */
   const hear = () => {
-    for (let count = ROWS; count === ROWS; ) {
-      count = addon.pumpTakeAccepted(rows, hosts)
-      for (let row = 0; row < count; row += 1) ask(row)
-    }
-    for (let count = ROWS; count === ROWS; ) {
-      count = addon.pumpTakeEnded(rows, hosts)
-      for (let row = 0; row < count; row += 1) settle(row)
+    for (let found = 1; found > 0; ) {
+      const accepted = addon.pumpTakeAccepted(rows, hosts)
+      for (let row = 0; row < accepted; row += 1) ask(row)
+      const ended = addon.pumpTakeEnded(rows, hosts)
+      for (let row = 0; row < ended; row += 1) settle(row)
+      found = accepted + ended
     }
     if (stopped.size === listeners.size) hold()
   }
-  const carriedIn = (row: number): Carried => {
+  const carriedIn = ({ rows, hosts }: Rows, row: number): Carried => {
     const at = row * ROW
     return {
       id: rows[at]!,
@@ -144,7 +152,7 @@ export const loadPump = (plain: Relay, path?: string): Loaded<Pump> => {
     }
   }
   const ask = (row: number) => {
-    const { id, listener, peer, destination } = carriedIn(row)
+    const { id, listener, peer, destination } = carriedIn(heard, row)
     const open = rows[row * ROW + 2]!
     const { asked } = listeners.get(listener) ?? fail(`the pump accepted for listener ${listener}`)
     asked({
@@ -179,15 +187,15 @@ export const loadPump = (plain: Relay, path?: string): Loaded<Pump> => {
     }
     told.delete(id)
     const listener = rows[at + 1]!
-    const { ended: heard } = listeners.get(listener) ?? fail(`the pump carried ${id} for listener ${listener}`)
-    heard(carriedIn(row), traffic, rows[at + 2]!)
+    const { ended: hear } = listeners.get(listener) ?? fail(`the pump carried ${id} for listener ${listener}`)
+    hear(carriedIn(heard, row), traffic, rows[at + 2]!)
   }
   const carried = (): readonly Carried[] => {
     const found: Carried[] = []
     for (let from = 0, count = ROWS - 1; count === ROWS - 1; ) {
-      count = addon.pumpList(from, rows, hosts)
-      for (let row = 0; row < count; row += 1) found.push(carriedIn(row))
-      from = rows[count * ROW]!
+      count = addon.pumpList(from, listed.rows, listed.hosts)
+      for (let row = 0; row < count; row += 1) found.push(carriedIn(listed, row))
+      from = listed.rows[count * ROW]!
     }
     return found
   }
