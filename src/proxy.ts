@@ -17,6 +17,7 @@ import { isTlsDecided, securing, wantsTls } from './forward/upstreamTls.ts'
 import { type Address, formatAddress } from './net/address.ts'
 import type { Clock } from './net/clock.ts'
 import type { Connection, Dial } from './net/connection.ts'
+import type { Discovery } from './net/endpoint.ts'
 import { described, type Relay, relay } from './net/relay.ts'
 import type { Ending, Traffic } from './net/traffic.ts'
 import type { AspectName } from './policy/aspects.ts'
@@ -45,6 +46,8 @@ export interface World {
   readonly isOwn: (address: Address) => boolean
   /** What HTTP connections share: above all the connections to upstreams. */
   readonly http: HttpState
+  /** Names to endpoints, where the policy has sources for them. */
+  readonly discovery?: Discovery | undefined
   /** Certificates, and what ends and begins TLS with them. Absent, as in a replay: all TLS is passed through. */
   readonly tls?: TlsWorld
 }

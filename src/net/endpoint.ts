@@ -37,9 +37,34 @@ export type Resolution =
       /** Every name that was tried, in order. */
       readonly tried: readonly string[]
       readonly source: string
+      /** In words, where it is not simply that nobody knows the name: a limit that was reached, a name that is none. */
+      readonly because?: string | undefined
     }
 
-/** Names to endpoints. `changed` is called with every new state, first as soon as one is known; the result ends that. */
+/** One name that is being watched, or was a moment ago, for whoever looks at the page. Times are milliseconds. */
+export interface NameState {
+  /** As it was asked for: host and port. */
+  readonly asked: Address
+  /** The last that was said of it; undefined while nobody has said anything. */
+  readonly resolution: Resolution | undefined
+  readonly watchers: number
+  /** Since that was said, or said again. */
+  readonly ageMs: number | undefined
+  /** Until it is asked again; undefined where the source tells by itself, or asking is under way. */
+  readonly refreshMs: number | undefined
+  /** How long the source has been unreachable. */
+  readonly staleMs: number | undefined
+  /** The last thing that went wrong, while it is still wrong. */
+  readonly error: string | undefined
+}
+
+/**
+ * Names to endpoints. `changed` is called with every new state, first as soon as one is known, which may be before
+ * `watch` returns; the result ends that. An IP address is its own endpoint. While a source cannot be reached and has
+ * never said anything, nothing is known and `changed` is not called: whoever waits has a limit of their own.
+ */
 export interface Discovery {
   readonly watch: (name: Address, changed: (resolution: Resolution) => void) => () => void
+  /** What is known now, of every name. */
+  readonly describe?: () => readonly NameState[]
 }

@@ -2,6 +2,7 @@ import { posix } from 'node:path'
 import * as v from 'valibot'
 import type { Reference } from './aspects/aspect.ts'
 import { ASPECT_TABLE, type AspectName } from './aspects.ts'
+import { checkShape } from './checkShape.ts'
 import { CONDITION_TABLE, type ConditionName } from './conditions.ts'
 import type { Diagnostic, MistakeCode, Place } from './diagnostic.ts'
 import { apiVersion, OWN_KEYS, ruleShape, testShape, thenShape } from './documentShape.ts'
@@ -104,21 +105,9 @@ const check = (
   at: Path,
   found: Found,
 ): { readonly value: unknown } | undefined => {
-  const result = v.safeParse(shape, value)
-  if (result.success) return { value: result.output }
-  for (const issue of result.issues) {
-    const path = [...at, ...(issue.path ?? []).map((item) => item.key as string | number)]
-    const isUnknown = issue.type === 'strict_object' && issue.expected === 'never'
-    const isMissing = issue.type === 'strict_object' && issue.input === undefined
-    const code = isUnknown ? 'unknown-key' : isMissing ? 'missing-key' : 'bad-value'
-    report(
-      found,
-      code,
-      source.place(path, isUnknown ? 'key' : 'value'),
-      isMissing ? `${issue.expected} is missing` : issue.message,
-    )
-  }
-  return undefined
+  const { diagnostics, ...checked } = checkShape(shape, value, source, at)
+  found.diagnostics.push(...diagnostics)
+  return diagnostics.length === 0 ? checked : undefined
 }
 
 const readDefaults = (defaults: unknown, source: Source, found: Found): void => {

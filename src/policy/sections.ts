@@ -2,6 +2,7 @@ import type * as v from 'valibot'
 import { admin } from './sections/admin.ts'
 import { certificates } from './sections/certificates.ts'
 import { commands } from './sections/commands.ts'
+import { discovery } from './sections/discovery.ts'
 import { gateway } from './sections/gateway.ts'
 import { listeners } from './sections/listeners.ts'
 import { log } from './sections/log.ts'
@@ -27,6 +28,7 @@ export const SECTIONS = {
   log,
   traces,
   commands,
+  discovery,
   sockets,
 }
 

@@ -1,9 +1,10 @@
 import { oneOf } from '../shape.ts'
 import { aspect, choice, type ValueOf } from './aspect.ts'
 import { address } from './upstreamAddress.ts'
+import { authority } from './upstreamAuthority.ts'
 
 /** The ways to say where a connection or request goes. One file and one line each. */
-const TARGETS = { address }
+const TARGETS = { address, authority }
 
 export const upstream = {
   upstream: choice({
