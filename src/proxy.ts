@@ -3,6 +3,7 @@ import type { Duplex } from 'node:stream'
 import type { Detection } from './detect/detect.ts'
 import { peek } from './detect/peek.ts'
 import { announcing } from './forward/announce.ts'
+import type { Channels } from './forward/channels.ts'
 import { dialWhileSilent, discard, MESH_SILENCE_MS, SILENCE_MS } from './forward/earlyDial.ts'
 import { http1 } from './forward/http1.ts'
 import { http2 } from './forward/http2.ts'
@@ -48,6 +49,8 @@ export interface World {
   readonly http: HttpState
   /** Names to endpoints, where the policy has sources for them. */
   readonly discovery?: Discovery | undefined
+  /** Ways to apps that cannot be dialled; absent where none are enabled. */
+  readonly channels?: Channels | undefined
   /** Certificates, and what ends and begins TLS with them. Absent, as in a replay: all TLS is passed through. */
   readonly tls?: TlsWorld
 }
@@ -138,6 +141,7 @@ const round = async (known: Inside, life: Life, world: World, isInside = false):
     policyNow: world.policy,
     isOwn: world.isOwn,
     http: world.http,
+    channels: world.channels,
   })
 
   // TLS ends here, or is passed on like any other bytes; then nobody will ever prove who the client is.

@@ -1,3 +1,5 @@
+import type { ChannelName } from './channels.ts'
+
 /**
  * One HTTP request and its answer, between a client-facing connection (HTTP/1 or HTTP/2) and an upstream one (either).
  * Both sides speak these words and nothing else of each other, so every pair of versions is the same code.
@@ -90,6 +92,8 @@ export type Open = (head: RequestHead, last: boolean, answer: Answer) => Asking
 /** One connection to an upstream, as the pool sees it: HTTP/1 takes one request at a time, HTTP/2 many. */
 export interface Upstream {
   readonly protocol: 'http1' | 'http2'
+  /** Present where the app at the other end opened the connection. */
+  readonly channel?: ChannelName
   /** How many requests it would take now; 0 once it is closing. */
   room(): number
   readonly open: Open

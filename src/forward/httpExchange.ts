@@ -3,6 +3,8 @@ import { formatAddress } from '../net/address.ts'
 import { HandshakeError } from '../net/tls/failure.ts'
 import type { RequestOutcome } from '../telemetry/outcome.ts'
 import type { RequestTrace } from '../telemetry/traces.ts'
+import { Attempt } from './attempt.ts'
+import type { ChannelName } from './channels.ts'
 import type { Answer, Asking, Fields, RequestHead, ResponseHead, Upstream, Why } from './exchange.ts'
 import { hopsOf, requestFields, requestTrailers, responseFields } from './fields.ts'
 import type { HttpSettings, Retry } from './httpSettings.ts'
@@ -14,6 +16,10 @@ import type { Router } from './route.ts'
 const REFUSED_STREAM = 7
 const CANCEL = 8
 const NOTHING = Buffer.alloc(0)
+
+/** As often as replicas that are restarted one after the other may leave a call. */
+const CHANNEL_TRIES_MAX = 3
+const APP_GONE: Fields = ['grpc-status', '14', 'grpc-message', 'the app left its channel before it had answered']
 
 const IDEMPOTENT = new Set(['GET', 'HEAD', 'OPTIONS', 'TRACE', 'PUT', 'DELETE'])
 /** Between tries that the policy asks for: full jitter over a doubling time. */
@@ -57,6 +63,7 @@ export class HttpExchange implements Asking, Idling {
   #sent = 0
   #received = 0
   #address: Address | undefined
+  #channel: ChannelName | undefined
   #headMs: number | undefined
   moves = 0
 
@@ -145,6 +152,12 @@ export class HttpExchange implements Asking, Idling {
     const attempt = new Attempt(this)
     this.#attempt = attempt
     this.#attempts++
+    const { upstream } = this.#settings
+    if (upstream.is === 'channel') {
+      this.#forget = this.#router.reachApp(upstream.app, attempt)
+      if (attempt.isOver || this.#asking !== undefined) this.#forget = undefined
+      return
+    }
     const address = this.#router.addressFor(this.#settings, this.#attempts)
     if (address === undefined) return this.#refuse('failfast')
     if (this.#router.isOwn(address))
@@ -157,6 +170,7 @@ export class HttpExchange implements Asking, Idling {
   /** A connection is there: the request goes out, with what of its body has come. */
   ready(attempt: Attempt, upstream: Upstream) {
     this.#forget = undefined
+    this.#channel = upstream.channel
     const held = this.#held
     const isWhole = this.#requestDone && held.length === 0 && this.#trailers === undefined
     const asking = upstream.open(this.#head, isWhole, attempt)
@@ -178,6 +192,7 @@ export class HttpExchange implements Asking, Idling {
     this.#forget = undefined
     const { code } = error as NodeJS.ErrnoException
     if (code === 'POOL_PENDING') return this.#refuse('overloaded')
+    if (code === 'NO_CHANNEL') return this.#refuse('noChannel')
     if (this.#mayRepeat('connect')) return this.#repeatLater()
     if (error instanceof HandshakeError) return this.#refuse('tlsFailed')
     this.#refuse(code === 'CONNECT_TIMEOUT' ? 'connectTimeout' : 'connectFailed')
@@ -231,7 +246,9 @@ export class HttpExchange implements Asking, Idling {
     this.#asking = undefined
     this.#attempt = undefined
     if (this.#isAnswered) {
-      this.#answer.abort(code)
+      // Its caller is told in words that the app has gone; a reset would look like a defect of the app.
+      if (this.#channel !== undefined && why !== undefined && isGrpc(this.#asked)) this.#answer.trailers(APP_GONE)
+      else this.#answer.abort(code)
       return this.#finish('upstreamReset')
     }
     if (this.#mayRepeatUnheard(code, why)) return this.#connect(true)
@@ -311,14 +328,16 @@ export class HttpExchange implements Asking, Idling {
 
   /**
    * Without any policy, once: a request that was surely not handled, and one without a body that may be repeated and
-   * went out on a connection that its server was closing (RFC 9112 section 9.3.1).
+   * went out on a connection that its server was closing (RFC 9112 section 9.3.1). An app with channels has another of
+   * them, or opens it now: what may be repeated goes there.
    */
   #mayRepeatUnheard(code: number, why: Why | undefined): boolean {
-    if (this.#attempts > 1) return false
+    if (this.#attempts > (this.#channel === undefined ? 1 : CHANNEL_TRIES_MAX)) return false
     const isUntouched = this.#sent === 0 || (this.#isHolding && this.#heldBytes === this.#sent)
     if (!isUntouched) return false
     if (why === 'unhandled' || (why === undefined && code === REFUSED_STREAM)) return true
-    return why === 'closedIdle' && this.#sent === 0 && this.#requestDone && IDEMPOTENT.has(this.#head.method)
+    const isLost = why === 'closedIdle' || (why === 'closed' && this.#channel !== undefined)
+    return isLost && this.#sent === 0 && this.#requestDone && IDEMPOTENT.has(this.#head.method)
   }
 
   #repeatLater() {
@@ -436,6 +455,7 @@ export class HttpExchange implements Asking, Idling {
       ...(this.#headMs !== undefined && { headMs: this.#headMs }),
       ...(this.#grpcStatus !== undefined && { grpcStatus: this.#grpcStatus }),
       ...(this.#address !== undefined && { upstream: this.#address }),
+      ...(this.#channel !== undefined && { upstream: this.#channel.peer, channel: this.#channel.name }),
       ...(this.#head.upgrade !== undefined && { upgrade: this.#head.upgrade }),
       ...(cause !== undefined && { error: cause }),
       ...loggedFieldsOf(this.#asked),
@@ -446,53 +466,4 @@ export class HttpExchange implements Asking, Idling {
 const statusIn = (fields: Fields): string | undefined => {
   for (let i = 0; i < fields.length; i += 2) if (fields[i] === 'grpc-status') return fields[i + 1]
   return undefined
-}
-
-/** One try of an exchange: what an upstream says of it counts for as long as it is the one that is waited for. */
-export class Attempt implements Answer {
-  readonly #exchange: HttpExchange
-  isOver = false
-
-  constructor(exchange: HttpExchange) {
-    this.#exchange = exchange
-  }
-
-  ready(upstream: Upstream) {
-    this.#exchange.ready(this, upstream)
-  }
-
-  failed(error: Error) {
-    if (this.isOver) return
-    this.isOver = true
-    this.#exchange.failed(error)
-  }
-
-  information(head: ResponseHead) {
-    if (!this.isOver) this.#exchange.informed(head)
-  }
-
-  head(head: ResponseHead, last: boolean) {
-    if (this.isOver) return
-    this.#exchange.answered(head, last)
-  }
-
-  data(chunk: Buffer, last: boolean) {
-    if (this.isOver) return
-    this.#exchange.took(chunk, last)
-  }
-
-  trailers(fields: Fields) {
-    if (this.isOver) return
-    this.#exchange.ended(fields)
-  }
-
-  abort(code: number, why?: Why) {
-    if (this.isOver) return
-    this.isOver = true
-    this.#exchange.broke(code, why)
-  }
-
-  consumed(bytes: number) {
-    if (!this.isOver) this.#exchange.released(bytes)
-  }
 }

@@ -55,6 +55,9 @@ export const insideTls = async (
   const { verdict, policy, life, clock } = plan
   let early: EarlyDial | undefined
   const bridge = async (offered: readonly string[]): Promise<string | null | TlsFailure> => {
+    // What an app with a channel speaks is HTTP/2; there is nobody to ask.
+    if (settled(verdict.upstream).is === 'channel')
+      return offered.find((one) => one === 'h2' || one === 'http/1.1') ?? null
     const [to = plan.connection.destination] = upstreamAddresses(verdict, plan.connection.destination)
     const asked = await askUpstream(plan, tls, dial, to, offered)
     if ('failed' in asked) return asked

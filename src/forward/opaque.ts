@@ -1,5 +1,6 @@
 import type { Duplex } from 'node:stream'
 import { type Address, sameAddress } from '../net/address.ts'
+import { codedError } from '../net/codedError.ts'
 import type { Dial } from '../net/connection.ts'
 import { dialWithin } from '../net/dial.ts'
 import { described, reset } from '../net/relay.ts'
@@ -41,11 +42,19 @@ export const opaque: Forwarder = async (stream, plan, dial) => {
 
 /** The upstream that was dialled early if it leads to the right place, or else each address in turn until one answers. */
 const connect = async (
-  { connection, facts, verdict, policy, early, life, clock, secure }: Plan,
+  { connection, facts, verdict, policy, early, life, clock, secure, channels }: Plan,
   dial: Dial,
   ms: number,
   signal: AbortSignal,
 ) => {
+  const target = settled(verdict.upstream)
+  if (target.is === 'channel') {
+    if (channels === undefined) throw codedError('NO_CHANNEL', 'callback channels are not enabled')
+    const { stream, channel } = await channels.tunnel(target.app, connection.destination, signal)
+    life.upstream = channel.peer
+    life.channel = channel.name
+    return stream
+  }
   const addresses = upstreamAddresses(verdict, connection.destination)
   if (early && addresses.some((to) => sameAddress(to, early.to))) {
     life.upstream = early.to
@@ -68,9 +77,10 @@ const connect = async (
   throw failure
 }
 
-/** Where a verdict sends a connection, in the order to try. */
+/** Where a verdict sends a connection, in the order to try. Nowhere: there is no address, as of an app with channels. */
 export const upstreamAddresses = (verdict: Plan['verdict'], destination: Address): readonly Address[] => {
   const upstream = settled(verdict.upstream)
+  if (upstream.is === 'channel') return []
   return upstream.is === 'addresses' ? upstream.addresses : [destination]
 }
 

@@ -8,6 +8,7 @@ import type { Facts, Protocol } from '../policy/facts.ts'
 import type { Policy } from '../policy/policy.ts'
 import type { Verdict } from '../policy/verdict.ts'
 import type { Life } from '../telemetry/life.ts'
+import type { Channels } from './channels.ts'
 import type { Open } from './exchange.ts'
 import type { HttpState } from './httpState.ts'
 
@@ -42,6 +43,8 @@ export interface Plan {
   readonly policyNow: () => Policy
   /** Whether an address is one of our own listeners. */
   readonly isOwn: (address: Address) => boolean
+  /** Ways to apps that cannot be dialled; absent where none are enabled. */
+  readonly channels?: Channels | undefined
   /** What the HTTP connections of this process share. */
   readonly http: HttpState
   readonly life: Life

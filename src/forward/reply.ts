@@ -16,6 +16,7 @@ export const CAUSES = {
   connectTimeout: [504, 4, 'the upstream did not accept a connection in time'],
   tlsFailed: [502, 14, 'the TLS handshake with the upstream failed'],
   failfast: [504, 4, 'the upstream has no endpoint that could answer'],
+  noChannel: [503, 14, 'the app has no open channel'],
   upstreamClosed: [502, 14, 'the upstream closed the connection before it answered'],
   upstreamReset: [502, 14, 'the upstream gave up on this request'],
   upstreamMalformed: [502, 14, 'the upstream broke the protocol'],

@@ -2,6 +2,7 @@ import type { Duplex } from 'node:stream'
 import type { Http1Limits } from '../codec/http1Head.ts'
 import { type Address, formatAddress } from '../net/address.ts'
 import type { Clock } from '../net/clock.ts'
+import { codedError } from '../net/codedError.ts'
 import type { Dial } from '../net/connection.ts'
 import type { ProtocolError } from '../net/protocolError.ts'
 import { decide, narrow } from '../policy/decide.ts'
@@ -10,12 +11,13 @@ import { settled } from '../policy/verdict.ts'
 import type { RequestOutcome } from '../telemetry/outcome.ts'
 import type { RequestTrace } from '../telemetry/traces.ts'
 import { announcing } from './announce.ts'
+import type { Attempt } from './attempt.ts'
 import type { Answer, Asking, Fields, Open, RequestHead, Upstream, UpstreamEvents } from './exchange.ts'
 import type { Origin } from './fields.ts'
 import { Http1Upstream } from './http1Upstream.ts'
 import { http2UpstreamOptions } from './http2Settings.ts'
 import { Http2Upstream } from './http2Upstream.ts'
-import { type Attempt, HttpExchange } from './httpExchange.ts'
+import { HttpExchange } from './httpExchange.ts'
 import { type HttpSettings, settingsOf } from './httpSettings.ts'
 import type { HttpState } from './httpState.ts'
 import type { Plan } from './plan.ts'
@@ -151,6 +153,14 @@ export class Router {
     // HTTP/1.0 without Host: whatever answers there answers this request and no other.
     if (head.authority === '') return this.http.pool.single(target, attempt)
     return this.http.pool.acquire(target, attempt, fresh)
+  }
+
+  /** The same for an app that cannot be dialled: over a channel that it opened. */
+  reachApp(app: string, attempt: Attempt): () => void {
+    const { channels } = this.#plan
+    if (channels !== undefined) return channels.acquire(app, attempt)
+    attempt.failed(codedError('NO_CHANNEL', 'callback channels are not enabled'))
+    return () => {}
   }
 
   #settings(head: RequestHead): HttpSettings {

@@ -13,6 +13,7 @@ export const dialsEarly = (policy: Policy, facts: Facts): boolean => {
   const verdict = decide(policy, facts)
   const way = settled(verdict['detect.serverFirst'])
   if (way === 'never' || verdict.upstream.is === 'waits') return false
+  if (verdict.upstream.value.is === 'channel') return false
   // A greeting in the clear is no answer to a client whose TLS is to end here, and whose hello is late.
   if (way !== 'always' && facts.extensions === undefined && couldEndTls(verdict)) return false
   if (verdict['upstream.proxyProtocol'].is === 'waits' || verdict['limits.connect'].is === 'waits') return false

@@ -35,6 +35,7 @@ export class Life {
   exposed: Outcome['exposed'] | undefined
   dryRun: Outcome['dryRun'] | undefined
   upstream: Address | undefined
+  channel: string | undefined
   /** Asks whether the policy of now still allows it; set once the first verdict is known. */
   allowed: (() => boolean) | undefined
   /** Set by forwarders that can finish early and cleanly (HTTP keep-alive, HTTP/2): called when a drain begins. */
@@ -104,6 +105,7 @@ export class Life {
       ...(this.exposed && { exposed: this.exposed }),
       rules,
       ...(this.upstream && { upstream: this.upstream }),
+      ...(this.channel !== undefined && { channel: this.channel }),
     }
   }
 

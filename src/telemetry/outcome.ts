@@ -51,6 +51,8 @@ export interface Outcome {
   /** What rules in dry run would have changed. */
   readonly dryRun?: readonly { readonly key: string; readonly value: string; readonly rule: RuleName }[]
   readonly upstream?: Address
+  /** The callback channel that it went through, such as `orders/3`. */
+  readonly channel?: string
   readonly bytes: { readonly sent: number; readonly received: number }
   readonly ms: number
   readonly ended: Ending
@@ -68,6 +70,8 @@ export interface RequestOutcome {
   readonly status: number
   readonly grpcStatus?: string
   readonly upstream?: Address
+  /** The callback channel that it was sent through last. */
+  readonly channel?: string
   /** How often it was sent, the first time included; 0 when no upstream was asked. */
   readonly attempts: number
   /** The protocol it asked to change to. */

@@ -11,7 +11,7 @@ export const outcomeText = (outcome: Outcome): string => {
     `${formatAddress(peer)} -> ${formatAddress(destination)}`,
     outcome.exposed ? `port ${outcome.exposed.port} of ${outcome.exposed.task}` : '',
     spoken(outcome),
-    `${result}${elsewhere ? ` to ${formatAddress(upstream)}` : ''}`,
+    `${result}${elsewhere ? ` to ${formatAddress(upstream)}` : ''}${overChannel(outcome)}`,
     `sent ${bytes.sent} received ${bytes.received} bytes in ${duration(ms)}, ${endings[ended] ?? ended}`,
     ...(error ? [`(${error.code}: ${error.message})`] : []),
     rulesText(outcome.rules),
@@ -37,7 +37,7 @@ export const requestText = (
     grpcStatus === undefined ? '' : `grpc-status ${grpcStatus}`,
     upstream === undefined
       ? 'answered by sluice'
-      : `from ${formatAddress(upstream)}${attempts > 1 ? `, ${attempts} attempts` : ''}`,
+      : `from ${formatAddress(upstream)}${overChannel(request)}${attempts > 1 ? `, ${attempts} attempts` : ''}`,
     `sent ${bytes.sent} received ${bytes.received} bytes in ${duration(ms)}`,
     error === undefined ? '' : `(${error})`,
     rulesText(request.rules),
@@ -45,6 +45,9 @@ export const requestText = (
     .filter((part) => part !== '')
     .join('  ')
 }
+
+const overChannel = ({ channel }: { readonly channel?: string }): string =>
+  channel === undefined ? '' : ` over channel ${channel}`
 
 const REASONS: Readonly<Record<string, string>> = {
   policy: 'as the policy says',

@@ -2,9 +2,10 @@ import { oneOf } from '../shape.ts'
 import { aspect, choice, type ValueOf } from './aspect.ts'
 import { address } from './upstreamAddress.ts'
 import { authority } from './upstreamAuthority.ts'
+import { channel } from './upstreamChannel.ts'
 
 /** The ways to say where a connection or request goes. One file and one line each. */
-const TARGETS = { address, authority }
+const TARGETS = { address, authority, channel }
 
 export const upstream = {
   upstream: choice({
