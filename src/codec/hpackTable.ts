@@ -10,6 +10,8 @@ export const MARK = {
   /** A pseudo-header field of a request, and of a response. */
   ask: 32,
   status: 64,
+  /** Between a client and a proxy that it knows of, and not passed on (RFC 9110 11.7). */
+  proxy: 128,
 } as const
 
 /** A field in a table. `order` counts insertions, for the encoder. */
@@ -50,6 +52,8 @@ const MARKED_NAMES = new Map<string, number>([
   ['content-length', MARK.contentLength],
   ['host', MARK.host],
   ['cookie', MARK.cookie],
+  ['proxy-authorization', MARK.proxy],
+  ['proxy-authenticate', MARK.proxy],
 ])
 
 const markOf = (name: string, value: string): number => {

@@ -2,11 +2,13 @@ import { fail } from './http1Error.ts'
 import { type Fields, type Http1Limits, noMeaning, readFields, TOKEN } from './http1Head.ts'
 
 /** Fields that would change the framing, the routing or the connection, had they come in the head (RFC 9110 6.5.1). */
-const NOT_IN_TRAILERS = new Set([
+export const NOT_IN_TRAILERS: ReadonlySet<string> = new Set([
   'content-length',
   'transfer-encoding',
   'host',
   'connection',
+  'keep-alive',
+  'proxy-connection',
   'upgrade',
   'te',
   'trailer',

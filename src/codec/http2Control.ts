@@ -1,3 +1,4 @@
+import type { ProtocolError } from '../net/protocolError.ts'
 import {
   connectionError,
   ERROR,
@@ -70,33 +71,50 @@ export const applySettings = <O>(h2: Http2<O>, bytes: Buffer, start: number, end
   for (let at = start; at + 6 <= end; at += 6) applySetting(h2, bytes.readUInt16BE(at), bytes.readUInt32BE(at + 2))
 }
 
+/** The payload of HTTP2-Settings (RFC 7540 3.2.1); undefined when no client of sense would send it. */
+export const upgradeSettings = (text: string): Buffer | undefined => {
+  const bytes = Buffer.from(text, 'base64url')
+  if (!/^[\w-]*$/.test(text) || bytes.length % 6 !== 0) return undefined
+  for (let at = 0; at < bytes.length; at += 6)
+    if (badSetting(bytes.readUInt16BE(at), bytes.readUInt32BE(at + 2)) !== undefined) return undefined
+  return bytes
+}
+
+/** Why no peer may say this, whatever it said before (RFC 9113 6.5.2, RFC 8441 3). */
+const badSetting = (id: number, value: number): ProtocolError | undefined => {
+  if (id === SETTING.enablePush && value > 1) return connectionError('PROTOCOL_ERROR', `ENABLE_PUSH ${value}`)
+  if (id === SETTING.initialWindowSize && value > WINDOW_BYTES_MAX)
+    return connectionError('FLOW_CONTROL_ERROR', `INITIAL_WINDOW_SIZE ${value}`)
+  if (id === SETTING.maxFrameSize && (value < FRAME_BYTES || value > FRAME_BYTES_MAX))
+    return connectionError('PROTOCOL_ERROR', `MAX_FRAME_SIZE ${value}`)
+  if (id === SETTING.enableConnectProtocol && value > 1)
+    return connectionError('PROTOCOL_ERROR', `ENABLE_CONNECT_PROTOCOL ${value}`)
+  return undefined
+}
+
 const applySetting = <O>(h2: Http2<O>, id: number, value: number): void => {
+  const bad = badSetting(id, value)
+  if (bad !== undefined) throw bad
   switch (id) {
     case SETTING.headerTableSize:
       return h2.encoder.setTableBytesMax(value)
     case SETTING.enablePush:
-      if (value > 1 || (value === 1 && h2.role === 'client'))
-        throw connectionError('PROTOCOL_ERROR', `ENABLE_PUSH ${value}`)
+      if (value === 1 && h2.role === 'client') throw connectionError('PROTOCOL_ERROR', 'ENABLE_PUSH 1')
       return
     case SETTING.maxConcurrentStreams:
       h2.peerStreamsMax = value
       return
     case SETTING.initialWindowSize:
       return resizeWindows(h2, value)
-    case SETTING.maxFrameSize:
-      if (value < FRAME_BYTES || value > FRAME_BYTES_MAX)
-        throw connectionError('PROTOCOL_ERROR', `MAX_FRAME_SIZE ${value}`)
-      return
     case SETTING.enableConnectProtocol:
-      if (value > 1 || (value === 0 && h2.peerExtendedConnect))
-        throw connectionError('PROTOCOL_ERROR', `ENABLE_CONNECT_PROTOCOL ${value}`)
+      if (value === 0 && h2.peerExtendedConnect)
+        throw connectionError('PROTOCOL_ERROR', 'ENABLE_CONNECT_PROTOCOL withdrawn')
       h2.peerExtendedConnect = value === 1
   }
 }
 
 /** RFC 9113 6.9.2: windows in use move by the difference, below zero too. */
 const resizeWindows = <O>(h2: Http2<O>, bytes: number): void => {
-  if (bytes > WINDOW_BYTES_MAX) throw connectionError('FLOW_CONTROL_ERROR', `INITIAL_WINDOW_SIZE ${bytes}`)
   const difference = bytes - h2.peerWindowBytes
   h2.peerWindowBytes = bytes
   for (const stream of h2.streams.values()) {

@@ -54,7 +54,7 @@ export const readRequest = (
     else if (name === ':protocol' && protocol === undefined) protocol = value
     else return `${name} twice`
   }
-  const rest = fields.slice(at)
+  const rest = endToEnd(fields, at, marks)
   if (hasPseudo(rest)) return 'a pseudo-header field after the others'
   if (method === undefined || !isToken(method)) return 'no valid :method'
   const isTunnel = method === 'CONNECT' && protocol === undefined
@@ -87,7 +87,7 @@ export const readResponse = (
   const status = Number(fields[1])
   // 101 does not exist in HTTP/2 (RFC 9113 8.6).
   if (fields[1]!.length !== 3 || !(status >= 100 && status <= 999) || status === 101) return `:status ${fields[1]}`
-  const rest = fields.slice(2)
+  const rest = endToEnd(fields, 2, marks)
   if (hasPseudo(rest)) return 'a pseudo-header field after the others'
   const length = (marks & MARK.contentLength) === 0 ? undefined : contentLength(rest)
   if (length === -1) return 'no valid content-length'
@@ -102,6 +102,14 @@ const badField = (marks: number): Malformed => {
   if ((marks & MARK.bad) !== 0) return 'a field name or value that is not allowed'
   if ((marks & MARK.connection) !== 0) return 'a field of one HTTP/1 connection'
   return 'a pseudo-header field where it has no place'
+}
+
+const PROXY_FIELDS = new Set(['proxy-authorization', 'proxy-authenticate'])
+
+/** The fields that go on to the next hop: HTTP/2 allows no others but these two (RFC 9110 11.7). */
+const endToEnd = (fields: readonly string[], from: number, marks: number): string[] => {
+  const rest = fields.slice(from)
+  return (marks & MARK.proxy) === 0 ? rest : rest.filter((_, at) => !PROXY_FIELDS.has(rest[at & ~1]!))
 }
 
 const hasPseudo = (fields: readonly string[]): boolean => {

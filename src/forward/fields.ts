@@ -1,3 +1,4 @@
+import { NOT_IN_TRAILERS } from '../codec/http1Body.ts'
 import type { Address } from '../net/address.ts'
 import type { Fields, RequestHead } from './exchange.ts'
 import type { FieldChanges } from './httpSettings.ts'
@@ -48,10 +49,11 @@ export const responseFields = (fields: Fields, changes: FieldChanges): Fields =>
   return changed
 }
 
-/** The trailers of a request as they go on: nothing in our name there either. */
-export const requestTrailers = (fields: Fields): Fields => kept(fields, NOTHING, true)
+/** The trailers of a request as they go on: nothing in our name there either, and nothing that only a head may say. */
+export const requestTrailers = (fields: Fields): Fields => kept(fields, NOT_IN_TRAILERS, true)
 
-const NOTHING: ReadonlySet<string> = new Set()
+/** The trailers of a response as they go on. HTTP/1 refuses such ones, HTTP/2 has no word about them. */
+export const responseTrailers = (fields: Fields): Fields => kept(fields, NOT_IN_TRAILERS, false)
 
 /** A copy without those removed, nor, of a client, any that begins with `sluice-`. */
 const kept = (fields: Fields, remove: ReadonlySet<string>, isClients: boolean): Fields => {
@@ -83,6 +85,10 @@ export const fieldOf = (fields: Fields, name: string): string | undefined => {
   for (let i = 0; i < fields.length; i += 2) if (fields[i]!.toLowerCase() === name) return fields[i + 1]
   return undefined
 }
+
+/** The values of all fields of that name, which is in lower case. */
+export const valuesOf = (fields: Fields, name: string): string[] =>
+  fields.filter((_, i) => i % 2 === 1 && fields[i - 1]!.toLowerCase() === name)
 
 /** Adds to the last field of that name, or a new one. */
 const append = (fields: Fields, name: string, value: string) => {

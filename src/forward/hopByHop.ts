@@ -59,8 +59,11 @@ const namesIn = (connection: string): readonly string[] =>
 export const hasOption = (connection: string, option: string): boolean =>
   connection === option || (connection !== '' && connection !== 'keep-alive' && listOf(connection).includes(option))
 
-/** The protocols that a request asks to change to, first choice first; Upgrade counts only where Connection names it. */
+/**
+ * The protocols that a request asks to change to, first choice first. Upgrade counts only where Connection names it, and
+ * not for CONNECT, which asks for a change already.
+ */
 export const upgradesOf = (head: RequestRead): readonly string[] =>
-  head.upgrade === undefined || head.minor === 0 || !hasOption(head.connection, 'upgrade')
+  head.upgrade === undefined || head.minor === 0 || head.method === 'CONNECT' || !hasOption(head.connection, 'upgrade')
     ? NONE
     : head.upgrade.split(',').flatMap((protocol) => protocol.trim() || [])

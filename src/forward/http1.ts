@@ -21,10 +21,9 @@ export const http1: Forwarder = (stream: Duplex, plan: Plan, dial: Dial): Promis
       open: plan.around?.(router.ask) ?? router.ask,
       scheme: life.tls === undefined ? 'http' : 'https',
       chooseUpgrade: router.chooseUpgrade,
-      toHttp2: ({ upgrade: _, ...head }, settings, rest) => {
+      toHttp2: (head, settings, rest) => {
         if (rest.length > 0) stream.unshift(rest)
         upgradeToHttp2(stream, plan, router, { head, settings }, resolve)
-        return true
       },
       refused: (error, status) => router.refused(error, status),
       count: life.count,

@@ -4,14 +4,16 @@ import { type Http1Event, type RequestRead, requestReader } from '../codec/http1
 import { HTTP1_STATUS, type Http1Code } from '../codec/http1Error.ts'
 import type { Http1Limits } from '../codec/http1Head.ts'
 import { chunkText, lastChunkText, REASONS, responseHeadText } from '../codec/http1Write.ts'
+import { upgradeSettings } from '../codec/http2Control.ts'
 import type { Clock } from '../net/clock.ts'
 import { ProtocolError } from '../net/protocolError.ts'
 import { reset } from '../net/relay.ts'
 import type { Ending } from '../net/traffic.ts'
 import { Deadline } from './deadline.ts'
 import type { Answer, Asking, Fields, Open, RequestHead, ResponseHead } from './exchange.ts'
-import { fieldOf } from './fields.ts'
-import { endToEnd, hasOption, upgradesOf } from './hopByHop.ts'
+import { valuesOf } from './fields.ts'
+import { hasOption, upgradesOf } from './hopByHop.ts'
+import { requestHead } from './http1RequestHead.ts'
 import { Output } from './output.ts'
 
 /** What a client-facing HTTP/1 connection may cost. */
@@ -22,6 +24,12 @@ export interface Http1ClientLimits extends Http1Limits {
   readonly idleMs: number
 }
 
+/** What becomes of an Upgrade: none, HTTP/2 on this connection, or a protocol that the upstream is to be asked for. */
+export type Upgrading =
+  | { readonly is: 'none' }
+  | { readonly is: 'http2' }
+  | { readonly is: 'other'; readonly protocol: string }
+
 /** What the connection is told by whoever runs it, and what it tells. */
 export interface Http1ClientOptions {
   readonly limits: Http1ClientLimits
@@ -29,10 +37,9 @@ export interface Http1ClientOptions {
   readonly open: Open
   /** Of requests that do not name one: https where TLS was ended here. */
   readonly scheme: 'http' | 'https'
-  /** Which of the protocols that an Upgrade asks for it is to be; undefined ignores the Upgrade. */
-  readonly chooseUpgrade: (asked: readonly string[], head: RequestHead) => string | undefined
-  /** Hands the connection over to HTTP/2 (RFC 7540 section 3.2); false where this request cannot. */
-  readonly toHttp2?: (head: RequestHead, settings: string, rest: Buffer) => boolean
+  readonly chooseUpgrade: (asked: readonly string[], head: RequestHead) => Upgrading
+  /** Hands the connection over to HTTP/2 (RFC 7540 section 3.2). */
+  readonly toHttp2: (head: RequestHead, settings: Buffer, rest: Buffer) => void
   /** A request that was refused before it could be opened. */
   readonly refused: (error: ProtocolError, status: number) => void
   readonly count: { sent: number; received: number }
@@ -177,10 +184,11 @@ export class Http1Client implements Answer {
 
   /** How the body will be delimited (RFC 9112 section 6.1), and the fields that say so. */
   #delimit(head: ResponseHead, last: boolean): string {
-    if (last) {
+    const isBodiless = this.#method === 'HEAD' || head.status === 204 || head.status === 304
+    // Of an HTTP/2 server the end may still be on its way: there is no body all the same.
+    if (last || isBodiless) {
       this.#answering = 'none'
-      const bodiless = this.#method === 'HEAD' || head.status === 204 || head.status === 304
-      return bodiless || head.length !== undefined ? '' : 'Content-Length: 0\r\n'
+      return isBodiless || head.length !== undefined ? '' : 'Content-Length: 0\r\n'
     }
     if (head.length !== undefined) {
       this.#answering = 'length'
@@ -209,6 +217,7 @@ export class Http1Client implements Answer {
       // More than was announced would be read as another response.
       if (this.#left < 0) return this.abort()
     }
+    if (this.#answering === 'none') return this.abort()
     this.#output.bytes(chunk)
   }
 
@@ -223,6 +232,7 @@ export class Http1Client implements Answer {
   #turn() {
     this.#asking = undefined
     this.#state = 'idle'
+    this.#method = ''
     if (!this.#keepsAlive || this.#isDraining || this.#isLast) return this.#lingerOn('closed')
     this.#unacknowledged = 0
     if (this.#isPaused) this.#resume()
@@ -317,10 +327,12 @@ export class Http1Client implements Answer {
     }
     const asked = upgradesOf(read)
     let head = requestHead(read, target, this.#options.scheme)
-    const upgrade = asked.length === 0 ? undefined : this.#options.chooseUpgrade(asked, head)
-    if (upgrade !== undefined) head = { ...head, upgrade }
+    if (asked.length > 0) {
+      const upgrading = this.#options.chooseUpgrade(asked, head)
+      if (upgrading.is === 'other') head = { ...head, upgrade: upgrading.protocol }
+      if (upgrading.is === 'http2' && this.#upgradeToHttp2(read, head)) return
+    }
     const last = read.framing === 'none' && read.method !== 'CONNECT'
-    if (upgrade === 'h2c' && this.#upgradeToHttp2(read, head)) return
     this.#state = 'request'
     this.#requestDone = last
     this.#deadline.clear()
@@ -330,14 +342,21 @@ export class Http1Client implements Answer {
     if (this.#responseDone) this.#asking = undefined
   }
 
+  /** False where the request goes on as HTTP/1.1: without settings, or with two, it is no upgrade (RFC 7540 section 3.2.1). */
   #upgradeToHttp2(read: RequestRead, head: RequestHead): boolean {
-    const settings = fieldOf(read.fields, 'http2-settings')
-    if (settings === undefined || read.framing !== 'none' || this.#options.toHttp2 === undefined) return false
+    const written = valuesOf(read.fields, 'http2-settings')
+    if (written.length !== 1) return false
+    const settings = upgradeSettings(written[0]!)
+    if (settings === undefined) {
+      this.#refuse(new ProtocolError('HTTP1_UPGRADE', 'HTTP2-Settings is not the payload of a SETTINGS frame'))
+      return true
+    }
     this.#state = 'over'
     // The others, who watch the connection as such, stay.
     this.#stream.removeAllListeners('data').removeAllListeners('end')
     this.#deadline.stop()
-    return this.#options.toHttp2(head, settings, this.#reader.rest())
+    this.#options.toHttp2(head, settings, this.#reader.rest())
+    return true
   }
 
   #pass(bytes: Buffer, last: boolean) {
@@ -369,7 +388,8 @@ export class Http1Client implements Answer {
     const status = HTTP1_STATUS[error.code as Http1Code] ?? 400
     this.#options.refused(error, status)
     const text = `${error.message}\n`
-    const fields = ['Content-Type', 'text/plain', 'Content-Length', `${Buffer.byteLength(text)}`]
+    // Written in latin1: an octet for each character.
+    const fields = ['Content-Type', 'text/plain', 'Content-Length', `${text.length}`]
     const head = responseHeadText(1, status, REASONS[status] ?? '', fields, 'Connection: close\r\n')
     this.#output.text(this.#method === 'HEAD' ? head : head + text)
     this.#responseDone = true
@@ -463,31 +483,5 @@ const reasonOf = ({ status, reason }: ResponseHead): string => (reason === '' ? 
 
 const unknownCoding = (coding: string): ProtocolError =>
   new ProtocolError('HTTP1_CODING_UNKNOWN', `transfer coding ${coding} is not understood`)
-
-const requestHead = (read: RequestRead, target: Target, scheme: string): RequestHead => {
-  const { method, minor } = read
-  const fields = endToEnd(read)
-  return {
-    method,
-    scheme: target.absolute ? target.scheme : scheme,
-    authority: target.authority,
-    target: target.target,
-    version: minor === 1 ? '1.1' : '1.0',
-    absolute: target.absolute,
-    // The target says where it goes; a Host that disagrees must not pass (RFC 9112 section 3.2.2).
-    fields: target.absolute || method === 'CONNECT' ? withHost(fields, target.authority) : fields,
-    length: read.framing === 'chunked' ? undefined : Math.max(0, read.length),
-  }
-}
-
-const withHost = (fields: Fields, authority: string): Fields => {
-  const copy = [...fields]
-  for (let i = 0; i < copy.length; i += 2) {
-    if (copy[i]!.toLowerCase() !== 'host') continue
-    copy[i + 1] = authority
-    return copy
-  }
-  return ['Host', authority, ...copy]
-}
 
 const withoutTrailer = (fields: Fields): Fields => fields.filter((_, i) => fields[i & ~1]!.toLowerCase() !== 'trailer')

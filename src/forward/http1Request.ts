@@ -28,6 +28,9 @@ const hasTe = (fields: Fields): boolean => {
   return false
 }
 
+/** A tunnel has no length (RFC 9110 9.3.6), and the nonce of a websocket is made here. */
+const NOT_OF_A_TUNNEL = new Set(['content-length', 'sec-websocket-key'])
+
 /** Host from `:authority` and first, as RFC 9112 section 3.2 likes it, and the crumbs of Cookie in one (RFC 9113 8.2.3). */
 const fromHttp2 = (head: RequestHead): Fields | undefined => {
   const fields: Fields = ['host', head.authority]
@@ -36,7 +39,7 @@ const fromHttp2 = (head: RequestHead): Fields | undefined => {
     const name = head.fields[i]!
     const value = head.fields[i + 1]!
     if (!canStand(name, value)) return undefined
-    if (name === 'host') continue
+    if (name === 'host' || (head.method === 'CONNECT' && NOT_OF_A_TUNNEL.has(name))) continue
     if (name === 'cookie' && cookieAt !== -1) fields[cookieAt] += `; ${value}`
     else if (fields.push(name, value) && name === 'cookie') cookieAt = fields.length - 1
   }

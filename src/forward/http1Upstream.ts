@@ -175,6 +175,10 @@ export class Http1Upstream implements Upstream, Asking {
   }
 
   #answered(read: ResponseRead, answer: Answer) {
+    // We never say that we take another one (RFC 9112 section 7.4): passed on as chunks alone it would be read wrongly.
+    if (read.framing === 'chunked' && read.coding?.toLowerCase() !== 'chunked') {
+      return this.#fail(PROTOCOL_ERROR, 'malformed')
+    }
     const head = responseHead(read)
     if (read.status === 101) return this.#switched(head, read, answer)
     if (read.status < 200) return answer.information(head)

@@ -27,8 +27,8 @@ export interface Http2Face {
 /** An HTTP/1.1 request that asked for h2c: it becomes stream 1 (RFC 7540 3.2). */
 export interface Upgraded {
   readonly head: RequestHead
-  /** The value of HTTP2-Settings. */
-  readonly settings: string
+  /** The payload of HTTP2-Settings, which was checked. */
+  readonly settings: Buffer
 }
 
 /** A client-facing HTTP/2 connection as its owner sees it. */
@@ -59,8 +59,7 @@ class Http2Server implements Http2Handler<ServerStream>, Http2Serving {
     this.wire.begin()
     if (upgraded === undefined) return
     const { h2 } = this.wire
-    const settings = Buffer.from(upgraded.settings, 'base64url')
-    applySettings(h2, settings, 0, settings.length)
+    applySettings(h2, upgraded.settings, 0, upgraded.settings.length)
     h2.lastPeerStream = 1
     const stream = newStream(h2, 1, 'halfClosedRemote', 'body', upgraded.head.method)
     this.#open(stream, upgraded.head, true)
@@ -75,8 +74,15 @@ class Http2Server implements Http2Handler<ServerStream>, Http2Serving {
   }
 
   requestRead(stream: Stream<ServerStream>, request: Http2Request, last: boolean): void {
-    if (authorityOf(request.authority) === undefined) return this.#refuse(stream, request, last, 'authority')
-    this.#open(stream, request, last)
+    const { method, upgrade } = request
+    const authority = authorityOf(request.authority)
+    const isTunnel = method === 'CONNECT' && upgrade === undefined
+    // Where a tunnel leads has to be said whole (RFC 9113 8.5, RFC 9110 9.3.6).
+    if (authority === undefined || (isTunnel && !/:\d+$/.test(authority)))
+      return this.#refuse(stream, request, last, 'authority')
+    if (authority === request.authority) return this.#open(stream, request, last)
+    // As rules compare it and as HTTP/1 writes it: a port in few digits, and none that is empty.
+    this.#open(stream, { ...request, authority, ...(isTunnel && { target: authority }) }, last)
   }
 
   requestTooLarge(stream: Stream<ServerStream>, last: boolean): void {

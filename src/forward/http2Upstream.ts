@@ -64,7 +64,7 @@ export class Http2Upstream implements Upstream, Http2Handler<UpstreamStream> {
   requestTooLarge(): void {}
 
   informationRead({ owner }: Stream<UpstreamStream>, response: Http2Response): void {
-    owner!.answer.information(response)
+    owner!.informed(response)
   }
 
   responseRead({ owner }: Stream<UpstreamStream>, response: Http2Response, last: boolean): void {
@@ -175,6 +175,10 @@ class UpstreamStream implements Asking {
     queueMicrotask(() => this.answer.abort(code, why))
   }
 
+  informed(response: Http2Response): void {
+    this.answer.information(responseHead(this.#head, response))
+  }
+
   answered(response: Http2Response, last: boolean): void {
     this.answer.head(responseHead(this.#head, response), last)
   }
@@ -237,7 +241,7 @@ const requestToSend = (head: RequestHead): RequestHead => {
 }
 
 const HOST = new Set(['host'])
-const UPGRADE_FIELDS = new Set(['host', 'sec-websocket-key'])
+const UPGRADE_FIELDS = new Set(['host', 'sec-websocket-key', 'content-length'])
 
 const without = (fields: Fields, names: ReadonlySet<string>): Fields => {
   const left: Fields = []
@@ -246,8 +250,16 @@ const without = (fields: Fields, names: ReadonlySet<string>): Fields => {
   return left
 }
 
+const LENGTH = new Set(['content-length'])
+
+/** Where no body can follow, its length may not either (RFC 9110 8.6 and 9.3.6). */
+const isWithoutLength = (asked: RequestHead, status: number): boolean =>
+  status < 200 || status === 204 || (asked.method === 'CONNECT' && status < 300)
+
 /** To a client of HTTP/1 the 200 of an extended CONNECT is the 101 it waits for. */
 const responseHead = (asked: RequestHead, response: Http2Response): ResponseHead => {
+  if (response.length !== undefined && isWithoutLength(asked, response.status))
+    return responseHead(asked, { ...response, fields: without(response.fields, LENGTH), length: undefined })
   if (asked.version === '2' || asked.upgrade === undefined || response.status < 200 || response.status > 299)
     return response
   const key = fieldOf(asked.fields, 'sec-websocket-key')

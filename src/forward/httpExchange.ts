@@ -6,7 +6,7 @@ import type { RequestTrace } from '../telemetry/traces.ts'
 import { Attempt } from './attempt.ts'
 import type { ChannelName } from './channels.ts'
 import type { Answer, Asking, Fields, RequestHead, ResponseHead, Upstream, Why } from './exchange.ts'
-import { hopsOf, requestFields, requestTrailers, responseFields } from './fields.ts'
+import { hopsOf, requestFields, requestTrailers, responseFields, responseTrailers } from './fields.ts'
 import type { HttpSettings, Retry } from './httpSettings.ts'
 import type { Idling } from './httpState.ts'
 import { type Cause, isGrpc, reply } from './reply.ts'
@@ -238,7 +238,7 @@ export class HttpExchange implements Asking, Idling {
       this.#pass(this.#heldHead, false)
     }
     this.#grpcStatus = grpcStatus
-    this.#answer.trailers(trailers)
+    this.#answer.trailers(responseTrailers(trailers))
     this.#finish(undefined)
   }
 

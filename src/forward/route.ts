@@ -14,6 +14,7 @@ import { announcing } from './announce.ts'
 import type { Attempt } from './attempt.ts'
 import type { Answer, Asking, Fields, Open, RequestHead, Upstream, UpstreamEvents } from './exchange.ts'
 import type { Origin } from './fields.ts'
+import type { Upgrading } from './http1Client.ts'
 import { Http1Upstream } from './http1Upstream.ts'
 import { http2UpstreamOptions } from './http2Settings.ts'
 import { Http2Upstream } from './http2Upstream.ts'
@@ -73,15 +74,19 @@ export class Router {
     return exchange
   }
 
-  /** What an Upgrade that asks for these is to be: the protocol to ask the upstream for, or undefined to ignore it. */
-  readonly chooseUpgrade = (asked: readonly string[], head: RequestHead): string | undefined => {
+  /**
+   * What becomes of an Upgrade that asks for these. A request with a body is not upgraded, for its end would have to be
+   * found before the other protocol begins: it goes on as HTTP/1.1, as RFC 9110 section 7.8 lets any server decide.
+   */
+  readonly chooseUpgrade = (asked: readonly string[], head: RequestHead): Upgrading => {
     const { upgrade } = this.#settings(head)
+    const hasBody = head.length !== 0
     const allowed = asked.find((protocol) => upgrade.allow.includes(protocol.toLowerCase()))
-    if (allowed !== undefined) return allowed
-    const h2c = asked.includes('h2c')
-    if (h2c && upgrade.h2c === 'upgrade') return 'h2c'
-    if (h2c && upgrade.h2c === 'ignore') return undefined
-    return asked[0]
+    if (allowed !== undefined) return hasBody ? NO_UPGRADE : { is: 'other', protocol: allowed }
+    const asksForHttp2 = asked.some((protocol) => protocol.toLowerCase() === 'h2c')
+    if (asksForHttp2 && upgrade.h2c === 'upgrade') return hasBody ? NO_UPGRADE : { is: 'http2' }
+    if (asksForHttp2 && upgrade.h2c === 'ignore') return NO_UPGRADE
+    return { is: 'other', protocol: asked[0]! }
   }
 
   /** A request that could not even be opened, for the log. */
@@ -230,6 +235,8 @@ export class Router {
       : new Http2Upstream(stream, http2UpstreamOptions(this.#plan, idleMs), events)
   }
 }
+
+const NO_UPGRADE: Upgrading = { is: 'none' }
 
 /** The host of an authority, without port and brackets; nothing for a request without one. */
 const hostOf = (authority: string): string | undefined =>
