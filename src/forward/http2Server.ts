@@ -19,7 +19,7 @@ export interface Http2Face {
   readonly limits: Http2Limits
   readonly times: Http2Times
   readonly clock: Clock
-  /** Live payload bytes: client to upstream, and back. */
+  /** Live bytes of the connection, from the client and to it. */
   readonly count: { sent: number; received: number }
   readonly ended: (how: Ending, error: Error | undefined) => void
 }
@@ -52,7 +52,8 @@ class Http2Server implements Http2Handler<ServerStream>, Http2Serving {
   constructor(stream: Duplex, face: Http2Face) {
     this.face = face
     const h2 = newHttp2<ServerStream>('server', this, face.limits)
-    this.wire = new Http2Wire(stream, h2, face.clock, face.times, (ended, error) => this.#lost(ended, error))
+    const lost = (ended: Ending, error: Error | undefined) => this.#lost(ended, error)
+    this.wire = new Http2Wire(stream, h2, face.clock, face.times, lost, face.count)
   }
 
   begin(upgraded: Upgraded | undefined): void {
@@ -161,7 +162,6 @@ class ServerStream implements Answer {
   dataCame(chunk: Buffer, last: boolean): void {
     if (last) this.#isRequestDone = true
     if (this.isOver || this.asking === undefined) return this.consumed(chunk.length)
-    this.#server.face.count.sent += chunk.length
     this.asking.data(chunk, last)
   }
 
@@ -196,8 +196,7 @@ class ServerStream implements Answer {
 
   data(chunk: Buffer, last: boolean): void {
     if (this.isOver) return
-    const { wire, face } = this.#server
-    face.count.received += chunk.length
+    const { wire } = this.#server
     if (last) this.#answered()
     sendData(wire.h2, this.#stream, chunk, last)
     wire.touch()

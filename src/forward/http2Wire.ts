@@ -43,6 +43,8 @@ export class Http2Wire<O> {
   readonly #clock: Clock
   readonly #times: Http2Times
   readonly #onLost: OnLost
+  /** Where bytes are counted as they are on the connection: heads and frames among them. */
+  readonly #count: { sent: number; received: number } | undefined
   /** A plain socket has taken the bytes when it says so; other streams may keep them. */
   readonly #takesAtOnce: boolean
   /** Buffers that the socket may still be writing. */
@@ -58,12 +60,20 @@ export class Http2Wire<O> {
   #why: Ending = 'closed'
   #cancelTimer = (): void => {}
 
-  constructor(stream: Duplex, h2: Http2<O>, clock: Clock, times: Http2Times, onLost: OnLost) {
+  constructor(
+    stream: Duplex,
+    h2: Http2<O>,
+    clock: Clock,
+    times: Http2Times,
+    onLost: OnLost,
+    count?: { sent: number; received: number },
+  ) {
     this.h2 = h2
     this.#stream = stream
     this.#clock = clock
     this.#times = times
     this.#onLost = onLost
+    this.#count = count
     this.#takesAtOnce = stream instanceof Socket
     this.#heardAt = clock.now()
     this.#busyAt = this.#heardAt
@@ -157,8 +167,10 @@ export class Http2Wire<O> {
     const { output } = this.h2
     if (output.bytes === 0) return
     const stream = this.#stream
+    const { bytes } = output
     const taken = output.take()
     if (!stream.writable) return
+    if (this.#count !== undefined) this.#count.received += bytes
     if (taken.length === 1) stream.write(taken[0])
     else {
       stream.cork()
@@ -197,6 +209,7 @@ export class Http2Wire<O> {
     if (this.#isOver) return
     const now = this.#clock.now()
     this.#heardAt = now
+    if (this.#count !== undefined) this.#count.sent += bytes.length
     try {
       receive(this.h2, bytes, now)
     } catch (error) {

@@ -16,7 +16,10 @@ export type Ending =
   | 'tlsFailed'
   | 'internalError'
 
-/** What passed, in bytes of payload, and how it ended. `sent`: client to upstream; `received`: upstream to client. */
+/**
+ * What passed on the client's connection, and how it ended: `sent` is every byte that came from the client, `received`
+ * every byte that went to it, heads, frames and chunk sizes among them. Where TLS ends here, the bytes inside it.
+ */
 export interface Traffic {
   readonly sent: number
   readonly received: number

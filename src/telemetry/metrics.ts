@@ -249,7 +249,7 @@ const countBytes = (metrics: Metrics, ledger: Ledger): void => {
   })
   const counter: Counter = new Counter({
     name: 'sluice_connection_bytes_total',
-    help: 'Payload bytes: sent is from the client to the upstream, received is the way back.',
+    help: 'Bytes on connections of clients, inside TLS that ends here: sent is what came from them, received what went to them.',
     labelNames: ['direction', 'way'],
     registers: [metrics.registry],
     collect: () => {
