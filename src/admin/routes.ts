@@ -4,6 +4,7 @@ import type { Policy } from '../policy/policy.ts'
 import type { Ledger } from '../telemetry/ledger.ts'
 import type { Life } from '../telemetry/life.ts'
 import type { Log, LogLevel } from '../telemetry/log.ts'
+import { redactedValue } from '../telemetry/redact.ts'
 import { type AdminRoutes, json, text, type WholeAnswer } from './server.ts'
 
 /** What the routes look at. All of it is alive: each request sees the present. */
@@ -85,33 +86,16 @@ const present = (life: Life, now: number): object => {
 
 /** The policy in force: sections as they are filled in, every default with where it came from, the rules in order. */
 const effective = ({ sections, base, rules }: Policy): object => ({
-  sections: redacted(sections),
+  sections: redactedValue(sections),
   defaults: Object.fromEntries(
     Object.entries(base).map(([aspect, decision]) => [
       aspect,
-      decision.is === 'decided' ? { value: redacted(decision.value), from: decision.by } : { waits: decision.for },
+      decision.is === 'decided' ? { value: redactedValue(decision.value), from: decision.by } : { waits: decision.for },
     ]),
   ),
   rules: rules.map(({ ref, tests, says }) => ({
     ...ref,
     when: Object.fromEntries(tests.map(({ condition, written }) => [condition, written])),
-    decides: Object.fromEntries(says.map(({ aspect, value }) => [aspect, redacted(value)])),
+    decides: Object.fromEntries(says.map(({ aspect, value }) => [aspect, redactedValue(value)])),
   })),
 })
-
-const SECRET = /token|secret|password|credential|authorization|api.?key|private.?key/i
-
-/** A copy in which whatever is named like a secret is replaced, unless it only says where the secret is kept. */
-export const redacted = (value: unknown, name = ''): unknown => {
-  if (Array.isArray(value)) return value.map((each) => redacted(each, name))
-  if (typeof value === 'object' && value !== null) {
-    if (!isPlain(value)) return String(value)
-    return Object.fromEntries(
-      Object.entries(value).map(([key, each]) => [key, redacted(each, isPlace(key) ? '' : key)]),
-    )
-  }
-  return typeof value === 'string' && SECRET.test(name) ? '(redacted)' : value
-}
-
-const isPlain = (value: object): boolean => [Object.prototype, null].includes(Object.getPrototypeOf(value))
-const isPlace = (key: string): boolean => key === 'file' || key === 'env'

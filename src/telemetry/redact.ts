@@ -1,4 +1,11 @@
-const SECRET_KEY = /token|secret|passw|pwd|api[-_]?key|signature|\bsig\b|credential|auth|session|jwt|\bcode\b|\bkey\b/i
+/** What stands where a secret was. */
+export const REDACTED = '(redacted)'
+
+const SECRET_NAME =
+  /token|secret|passw|pwd|(api|private|access)[-_.]?key|signature|\bsig\b|credential|auth|cookie|session|jwt|\bcode\b|\bkey\b/i
+
+/** Whether what goes by this name may be secret: the one list, for query parameters, fields and settings alike. */
+export const isSecretName = (name: string): boolean => SECRET_NAME.test(name)
 
 /**
  * A request target as it may be logged: values of query parameters that are named like secrets are replaced, and so is
@@ -7,11 +14,11 @@ const SECRET_KEY = /token|secret|passw|pwd|api[-_]?key|signature|\bsig\b|credent
 export const redactedTarget = (target: string): string => {
   const start = target.indexOf('?')
   const path = start === -1 ? target : target.slice(0, start)
-  const shown = path.includes('@') ? path.replace(/\/\/[^/@]*@/, '//(redacted)@') : path
+  const shown = path.includes('@') ? path.replace(/\/\/[^/]*@/, '//(redacted)@') : path
   if (start === -1) return shown
   const query = target
     .slice(start + 1)
-    .replace(/([^&=;]+)=([^&;]*)/g, (pair, key: string) => (SECRET_KEY.test(decoded(key)) ? `${key}=(redacted)` : pair))
+    .replace(/([^&=;]+)=([^&;]*)/g, (pair, key: string) => (isSecretName(decoded(key)) ? `${key}=${REDACTED}` : pair))
   return `${shown}?${query}`
 }
 
@@ -23,8 +30,38 @@ const decoded = (text: string): string => {
   }
 }
 
-/** First bytes as they may be shown: a request line only up to its query. */
+const REQUEST_LINE = /^[!-~]+ (\/|\*|\w+:\/\/)/
+const PASSWORD_FOLLOWS = /\b(auth|pass|passw(or)?d|login|bearer|basic)\b/i
+
+/**
+ * First bytes as they may be shown: of a request the line alone, up to its query and without a password; of anything
+ * else, such as `AUTH` of Redis and `PASS` of FTP, nothing behind a word that a password follows.
+ */
 export const redactedHead = (head: string): string => {
-  const query = head.indexOf('?')
-  return query === -1 ? head : `${head.slice(0, query)}?…`
+  if (!REQUEST_LINE.test(head)) {
+    const word = PASSWORD_FOLLOWS.exec(head)
+    return word === null ? head : `${head.slice(0, word.index + word[0].length)}…`
+  }
+  const [line = ''] = head.split(/\r?\n/, 1)
+  // The bytes may end within the name of a user, or the password behind it.
+  const unfinished = /^\S+ \w+:\/\/(?=[^/?]*$)/.exec(line)
+  if (unfinished !== null) return `${unfinished[0]}…`
+  const query = line.indexOf('?')
+  return (query === -1 ? line : `${line.slice(0, query)}?…`).replace(/\/\/[^/]*@/, '//(redacted)@')
 }
+
+/** A copy in which whatever is named like a secret is replaced, unless it only says where the secret is kept. */
+export const redactedValue = (value: unknown, name = ''): unknown => {
+  if (Array.isArray(value)) return value.map((each) => redactedValue(each, name))
+  if (typeof value === 'object' && value !== null) {
+    if (!isPlain(value)) return String(value)
+    return Object.fromEntries(
+      Object.entries(value).map(([key, each]) => [key, redactedValue(each, PLACES.has(key) ? '' : key)]),
+    )
+  }
+  return typeof value === 'string' && isSecretName(name) ? REDACTED : value
+}
+
+/** Keys that say where a secret is kept. What stands there is a path or a name. */
+const PLACES: ReadonlySet<string> = new Set(['file', 'env', 'key', 'keyLog'])
+const isPlain = (value: object): boolean => [Object.prototype, null].includes(Object.getPrototypeOf(value))

@@ -2,12 +2,13 @@ import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import { request } from 'node:http'
 import { test } from 'tap'
-import { adminRoutes, redacted } from '../../src/admin/routes.ts'
+import { adminRoutes } from '../../src/admin/routes.ts'
 import { type AdminOptions, startAdmin } from '../../src/admin/server.ts'
 import { systemClock } from '../../src/net/clock.ts'
 import { createLedger } from '../../src/telemetry/ledger.ts'
 import { createLog } from '../../src/telemetry/log.ts'
 import { countConnections, createMetrics } from '../../src/telemetry/metrics.ts'
+import { redactedValue } from '../../src/telemetry/redact.ts'
 import { policyOf } from '../support/world.ts'
 
 interface Answer {
@@ -157,7 +158,7 @@ test('open connections and the effective configuration are shown, secrets are no
   assert.deepEqual(config.rules[0].when, { port: 25 })
   assert.deepEqual(config.defaults.deny, { value: false, from: { name: 'built-in', file: '', line: 0 } })
   close()
-  assert.deepEqual(redacted({ token: 'canary', list: [{ apiKey: 'canary' }], token2: { file: '/run/secret' } }), {
+  assert.deepEqual(redactedValue({ token: 'canary', list: [{ apiKey: 'canary' }], token2: { file: '/run/secret' } }), {
     token: '(redacted)',
     list: [{ apiKey: '(redacted)' }],
     token2: { file: '/run/secret' },

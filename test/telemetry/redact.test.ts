@@ -21,8 +21,22 @@ const targets = [
 
 test('values of query parameters that are named like secrets are not logged', async () => {
   for (const [target, shown] of targets) assert.equal(redactedTarget(target), shown)
-  assert.equal(redactedHead('GET /a?token=CANARY HTTP/1.1'), 'GET /a?…')
-  assert.equal(redactedHead('\x16\x03\x01'), '\x16\x03\x01')
+})
+
+const heads = [
+  ['GET /a?token=CANARY HTTP/1.1', 'GET /a?…'],
+  ['GET / HTTP/1.1\r\nCookie: CANARY', 'GET / HTTP/1.1'],
+  ['GET http://u:CANARY@h/ HTTP/1.1', 'GET http://(redacted)@h/ HTTP/1.1'],
+  ['GET http://user:CANARYCANARYCANA', 'GET http://…'],
+  ['GET http://user:p@CANARYCANARYCA', 'GET http://…'],
+  ['*2\r\n$4\r\nAUTH\r\n$6\r\nCANARY\r\n', '*2\r\n$4\r\nAUTH…'],
+  ['PASS CANARY\r\n', 'PASS…'],
+  ['\x16\x03\x01', '\x16\x03\x01'],
+  ['SSH-2.0-OpenSSH', 'SSH-2.0-OpenSSH'],
+] as const
+
+test('the first bytes of a connection are shown without what may be a password', async () => {
+  for (const [head, shown] of heads) assert.equal(redactedHead(head), shown)
 })
 
 const request: RequestOutcome = {
