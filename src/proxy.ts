@@ -14,6 +14,7 @@ import type { EarlyDial, Forwarder, Plan, Secure } from './forward/plan.ts'
 import { deny, refuse } from './forward/refuse.ts'
 import { tls } from './forward/tls.ts'
 import type { TlsWorld } from './forward/tlsWorld.ts'
+import { areWatched, changesNothing, noteTrials } from './forward/trials.ts'
 import { isTlsDecided, securing, wantsTls } from './forward/upstreamTls.ts'
 import { type Address, formatAddress } from './net/address.ts'
 import type { Clock } from './net/clock.ts'
@@ -24,11 +25,9 @@ import type { Ending, Traffic } from './net/traffic.ts'
 import type { AspectName } from './policy/aspects.ts'
 import { decide, narrow } from './policy/decide.ts'
 import { dialsEarly } from './policy/dialsEarly.ts'
-import { dryRun } from './policy/differences.ts'
 import type { Facts } from './policy/facts.ts'
 import type { Policy } from './policy/policy.ts'
 import { type RuleRef, settled, type Verdict, valueOr } from './policy/verdict.ts'
-import { written } from './policy/written.ts'
 import type { Ledger } from './telemetry/ledger.ts'
 import type { Life } from './telemetry/life.ts'
 import type { Outcome, Result } from './telemetry/outcome.ts'
@@ -37,6 +36,8 @@ import { redactedHead, redactedTarget } from './telemetry/redact.ts'
 /** Everything around a connection that is not the connection. */
 export interface World {
   readonly policy: () => Policy
+  /** A policy beside it, which decides nothing: what it would change is told. */
+  readonly candidate?: (() => Policy | undefined) | undefined
   readonly dial: Dial
   /** Moves the bytes of opaque connections: by default through streams. */
   readonly relay?: Relay
@@ -107,9 +108,11 @@ const round = async (known: Inside, life: Life, world: World, isInside = false):
 
   // Policy, first time: by direction, peer and destination, and inside TLS by its names and the client's identity.
   const policy = world.policy()
+  const trials = { policy, candidate: world.candidate?.() }
+  const isWatched = areWatched(trials)
   let verdict = decide(policy, first)
   life.rules = rulesOf(verdict)
-  life.dryRun = dryRunOf(policy, first)
+  if (isWatched) noteTrials(life, trials, first)
   if (denies(verdict)) {
     discard(known.early)
     return deny(connection.stream)
@@ -139,6 +142,7 @@ const round = async (known: Inside, life: Life, world: World, isInside = false):
     early: seen.early,
     around: known.around,
     policyNow: world.policy,
+    candidate: world.candidate,
     isOwn: world.isOwn,
     http: world.http,
     channels: world.channels,
@@ -157,7 +161,7 @@ const round = async (known: Inside, life: Life, world: World, isInside = false):
   }
 
   life.rules = rulesOf(verdict)
-  life.dryRun = dryRunOf(policy, facts)
+  if (isWatched) noteTrials(life, trials, facts)
   life.allowed = () => !denies(decide(world.policy(), facts))
   if (denies(verdict) || isTooLate(seen, verdict)) {
     discard(seen.early)
@@ -200,7 +204,8 @@ export const foresee = (
   if (valueOr(decide(policy, first).protocol, 'detect') !== 'opaque') return undefined
   const verdict = decide(policy, withDetection(first, AS_POLICY_SAYS))
   if (denies(verdict) || settled(verdict.protocol) !== 'opaque') return undefined
-  if (dryRunOf(policy, withDetection(first, AS_POLICY_SAYS)) !== undefined) return undefined
+  const trials = { policy, candidate: world.candidate?.() }
+  if (areWatched(trials) && !changesNothing(trials, withDetection(first, AS_POLICY_SAYS))) return undefined
   // The pump speaks neither a PROXY header nor TLS.
   if (settled(verdict['upstream.proxyProtocol']) !== 'none' || wantsTls(verdict)) return undefined
   const [upstream, ...others] = upstreamAddresses(verdict, destination)
@@ -223,6 +228,7 @@ export const writeForeseen = (life: Life, { rules, fixed }: Foreseen, world: Wor
   life.detected = NOT_A_BYTE
   life.rules = rules
   life.upstream = fixed ?? destination
+  if (world.candidate?.() !== undefined) life.candidate = []
   life.allowed = () => !denies(decide(world.policy(), withDetection({ direction, peer, destination }, AS_POLICY_SAYS)))
 }
 
@@ -280,13 +286,6 @@ const spokenOf = ({ detection }: Seen, verdict: Verdict): Detection['protocol'] 
   const said = settled(verdict.protocol)
   if (said !== 'detect') return said
   return timedOut(detection) && settled(verdict['detect.onTimeout']) === 'http1' ? 'http1' : detection.protocol
-}
-
-/** What rules in dry run would have changed, in the words of the document. */
-const dryRunOf = (policy: Policy, facts: Facts): Life['dryRun'] => {
-  const changes = dryRun(policy, facts).filter(({ after }) => after.is === 'decided')
-  if (changes.length === 0) return undefined
-  return changes.map(({ after }) => ({ key: after.key, value: written(after.written), rule: after.by }))
 }
 
 const denies = (verdict: Verdict): boolean => valueOr(verdict.deny, false)

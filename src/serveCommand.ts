@@ -6,7 +6,9 @@ import { openListeners } from './accept/openListeners.ts'
 import { ownAddresses } from './accept/ownAddresses.ts'
 import { ownDials } from './accept/ownDials.ts'
 import { tunedOpener } from './accept/socketOptions.ts'
+import { keepCandidate } from './admin/candidate.ts'
 import { configPaths } from './admin/configPaths.ts'
+import { type CountReload, countProcess } from './admin/liveMetrics.ts'
 import { keepPolicy, type Loaded, loadPolicy, problemsOf, type Reload } from './admin/livePolicy.ts'
 import { countTls, keepTls } from './admin/liveTls.ts'
 import { openAdmin } from './admin/openAdmin.ts'
@@ -20,7 +22,7 @@ import { loadPump, type Pump } from './native/pump.ts'
 import { loadShim, type Shim } from './native/shim.ts'
 import { formatAddress } from './net/address.ts'
 import { systemClock } from './net/clock.ts'
-import type { Arguments, Command, Io } from './net/commandLine.ts'
+import { type Arguments, type Command, type Io, repeated } from './net/commandLine.ts'
 import { tcpDialer } from './net/dial.ts'
 import { relay } from './net/relay.ts'
 import { formatDiagnostic } from './policy/diagnostic.ts'
@@ -30,18 +32,24 @@ import { createLedger, type Ledger } from './telemetry/ledger.ts'
 import { createLog, type Log, type LogOptions } from './telemetry/log.ts'
 import { countConnections, countExposed, countRequests, createMetrics, type Metrics } from './telemetry/metrics.ts'
 import { openTraces, type Traces } from './telemetry/traces.ts'
+import { countTrialMetrics, countTrials } from './telemetry/trialCounts.ts'
 
 /** `sluice serve`. */
 export const serveCommand: Command = {
   name: 'serve',
   summary: 'run the proxy until SIGTERM or SIGINT',
-  usage: '[--config PATH…] [--json]',
+  usage: '[--config PATH…] [--candidate PATH…] [--json]',
   flagsOnly: true,
   options: {
     config: {
       value: 'PATH',
       multiple: true,
       help: 'a policy file, or a directory of them; by default $HASURA_CONFIGURATION_DIRECTORY or /etc/connector',
+    },
+    candidate: {
+      value: 'PATH',
+      multiple: true,
+      help: 'a policy beside the one in force: it decides nothing, and /candidate and the page show what it would change',
     },
     json: { help: 'the log as JSON lines, whatever log.format of the policy says' },
   },
@@ -61,13 +69,26 @@ const run = async (args: Arguments, io: Io): Promise<number> => {
     io.err(`${problemsOf(loaded).join('\n')}\n`)
     return 1
   }
-  return await serve(read, paths, loaded, args.values.json === true, io)
+  const beside = repeated(args, 'candidate')
+  const candidate = beside.length === 0 ? undefined : await loadPolicy(beside)
+  if (candidate?.is === 'mistaken') {
+    io.err(`${problemsOf(candidate).join('\n')}\n`)
+    return 1
+  }
+  const trial = candidate && { paths: beside, loaded: candidate }
+  return await serve(read, { paths, loaded, trial }, args.values.json === true, io)
+}
+
+interface Documents {
+  readonly paths: readonly string[]
+  readonly loaded: Loaded & { readonly is: 'policy' }
+  /** The candidate. */
+  readonly trial: Parameters<typeof keepCandidate>[0]
 }
 
 const serve = async (
   { environment, warnings }: EnvironmentRead,
-  paths: readonly string[],
-  loaded: Loaded & { readonly is: 'policy' },
+  { paths, loaded, trial }: Documents,
   asJson: boolean,
   io: Io,
 ): Promise<number> => {
@@ -83,6 +104,7 @@ const serve = async (
   const shim = shimOrWarning(log)
   const pump = shim && pumpOrWarning(log)
   let inForce = sections
+  let countReload: CountReload = () => {}
   const live = keepPolicy(paths, loaded, systemClock, {
     prepare: ({ sections }) => tls.prepare(sections),
     reloaded: (reload) => {
@@ -95,9 +117,22 @@ const serve = async (
         if (waiting.length > 0) log.warn(`of the new policy, this counts only after a restart: ${waiting.join(', ')}`)
       }
       reloaded(reload, log, ledger)
+      if (reload.is !== 'unchanged') countReload(reload.is)
     },
   })
-  io.onReload(() => void live.reload())
+  const counts = countTrials(ledger)
+  const candidate = keepCandidate(trial, {
+    clock: systemClock,
+    warn: (message) => log.warn(message),
+    changed: () => {
+      pump?.forgetRoutes()
+      counts.reset()
+    },
+  })
+  io.onReload(() => {
+    void live.reload()
+    candidate.reload()
+  })
 
   const traces = await tracesOf(sections.traces, environment.otlp)
   const dials = ownDials(systemClock.now)
@@ -106,6 +141,7 @@ const serve = async (
   let connector: Connector | undefined
   const world: World = {
     policy: live.policy,
+    candidate: candidate.policy,
     dial: tcpDialer(tunedOpener(sections.sockets, shim, dials)),
     relay: pump?.relay ?? relay,
     clock: systemClock,
@@ -120,6 +156,7 @@ const serve = async (
   const end = async (drainMs: number): Promise<void> => {
     for (const each of listening) each.close()
     live.close()
+    candidate.close()
     await Promise.all([connector?.close(drainMs), ledger.drain(drainMs)])
     await traces?.close(FLUSH_MS_MAX)
     for (const each of admin) each.close()
@@ -129,13 +166,16 @@ const serve = async (
 
   const stop = new EventEmitter()
   try {
-    const { registry } = metricsOf(ledger, tls)
+    const metrics = metricsOf(ledger, tls)
+    const { registry } = metrics
+    countReload = countProcess(metrics, { ...world, time: systemClock.time })
     const warn = (message: string) => log.warn(message)
     const opened = (it: Listening) => void listening.push(it)
     const wanted = [...listenersOf(sections), ...exposed.listeners].map((options) => ({ ...options, ownDials: dials }))
     await openListeners(wanted, { world, shim, pump, opened, warn })
     const shutdown = () => stop.emit('stop', 'POST /shutdown')
-    await openAdmin({ world, registry, log, env: io.env, version, opened: (it) => void admin.push(it), shutdown })
+    const shown = { world, registry, log, env: io.env, version, candidate, counts }
+    await openAdmin({ ...shown, opened: (it) => void admin.push(it), shutdown })
     const config = resolve(io.cwd, paths[0] ?? '.')
     const about = { ...world, environment, metrics: registry, env: io.env, config, version, log }
     connector = await openConnector({ ...about, ...(traces && { trace: traces.inside }) })
@@ -172,6 +212,7 @@ const metricsOf = (ledger: Ledger, tls: TlsWorld): Metrics => {
   countTls(metrics, tls)
   countRequests(metrics, ledger)
   countExposed(metrics, ledger)
+  countTrialMetrics(metrics, ledger)
   return metrics
 }
 

@@ -280,7 +280,7 @@ test('what a rule in dry run would have changed is in the Outcome, and changes n
   const outcome = await outcomeOf(sluice)
   assert.equal(outcome.result, 'forwarded')
   assert.deepEqual(outcome.dryRun, [
-    { key: 'deny', value: 'true', rule: { name: 'perhaps', file: 'test.yaml', line: 2 } },
+    { key: 'deny', value: 'true', was: 'false', rule: { name: 'perhaps', file: 'test.yaml', line: 2 } },
   ])
   sluice.close()
   back.close()

@@ -4,6 +4,8 @@ import type { World } from '../proxy.ts'
 import type { Log } from '../telemetry/log.ts'
 import type { Metrics } from '../telemetry/metrics.ts'
 import { createPulse } from '../telemetry/pulse.ts'
+import type { TrialCounts } from '../telemetry/trialCounts.ts'
+import { type Candidate, candidateRoutes } from './candidate.ts'
 import { certificateWarnings, missingCertificates } from './liveTls.ts'
 import { pageRoutes } from './page.ts'
 import { adminRoutes } from './routes.ts'
@@ -17,6 +19,8 @@ export interface AdminProcess {
   readonly log: Log
   readonly env: Io['env']
   readonly version: string
+  readonly candidate: Candidate
+  readonly counts: TrialCounts
   readonly opened: (server: AdminServer) => void
   /** Begins an orderly stop, where the configuration allows it. */
   readonly shutdown: () => void
@@ -29,6 +33,8 @@ export const openAdmin = async ({
   log,
   env,
   version,
+  candidate,
+  counts,
   opened,
   shutdown,
 }: AdminProcess): Promise<void> => {
@@ -46,6 +52,6 @@ export const openAdmin = async ({
     shutdown: admin.shutdown ? shutdown : undefined,
   })
   const page = pageRoutes({ ledger, policy, pulse: createPulse(ledger, clock, warnings), time: clock.time, version })
-  const routes = { ...state, ...page, ...tapRoutes(ledger) }
+  const routes = { ...state, ...page, ...tapRoutes(ledger), ...candidateRoutes(candidate, counts) }
   for (const address of admin.address) opened(await startAdmin({ address, routes, token }))
 }

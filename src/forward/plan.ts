@@ -41,6 +41,8 @@ export interface Plan {
   readonly policy: Policy
   /** The whole policy of now: requests follow a reload, on connections that were there before it. */
   readonly policyNow: () => Policy
+  /** The policy beside it, where there is one: what it would change is told. */
+  readonly candidate?: (() => Policy | undefined) | undefined
   /** Whether an address is one of our own listeners. */
   readonly isOwn: (address: Address) => boolean
   /** Ways to apps that cannot be dialled; absent where none are enabled. */

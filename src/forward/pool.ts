@@ -90,6 +90,18 @@ export class Pool {
     return size
   }
 
+  /** What the pool holds now, counted anew each time. */
+  get holds(): { readonly busy: number; readonly idle: number; readonly dialling: number; readonly waiting: number } {
+    const holds = { busy: 0, idle: 0, dialling: 0, waiting: 0 }
+    for (const { idle, open, dialling, waiting } of this.#destinations.values()) {
+      holds.busy += open - idle.length
+      holds.idle += idle.length
+      holds.dialling += dialling
+      holds.waiting += waiting.length
+    }
+    return holds
+  }
+
   /**
    * Finds a connection, or opens one, or waits for one. `fresh`: not one that was used before, whose server may be
    * closing it. Returns how to stop waiting.

@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto'
 import type { RequestFacts } from '../policy/facts.ts'
 import type { RequestOutcome } from '../telemetry/outcome.ts'
 import type { RequestHead } from './exchange.ts'
@@ -26,6 +27,12 @@ export const loggedFieldsOf = (
     ...(traceId !== undefined && { traceId }),
   }
 }
+
+/** The same request with an `x-request-id` of ours, where it came without. */
+export const identified = (head: RequestHead): RequestHead =>
+  valuesOf(head.fields, 'x-request-id') === NONE
+    ? { ...head, fields: [...head.fields, 'x-request-id', randomUUID()] }
+    : head
 
 const pathOf = (target: string): string => {
   const end = target.search(/[?#]/)

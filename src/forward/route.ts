@@ -24,7 +24,8 @@ import type { HttpState } from './httpState.ts'
 import type { Plan } from './plan.ts'
 import type { PoolTarget } from './pool.ts'
 import { reply } from './reply.ts'
-import { requestFactsOf } from './requestFacts.ts'
+import { identified, requestFactsOf } from './requestFacts.ts'
+import { areWatched, trialsOf } from './trials.ts'
 
 /** The requests of one client connection: what the policy says of each, and where it goes. */
 export class Router {
@@ -67,8 +68,10 @@ export class Router {
   }
 
   /** Opens a request: the same for either version of HTTP that the client speaks. */
-  readonly ask: Open = (head: RequestHead, last: boolean, answer: Answer): Asking => {
+  readonly ask: Open = (came: RequestHead, last: boolean, answer: Answer): Asking => {
+    const head = this.#plan.policyNow().sections.log.requestId === 'generate' ? identified(came) : came
     const exchange = new HttpExchange(this, head, last, answer, this.#settings(head))
+    this.#watch(exchange, head)
     this.open++
     exchange.begin()
     return exchange
@@ -118,11 +121,24 @@ export class Router {
   }
 
   /** Tells the telemetry, if anybody listens. */
-  finished(_exchange: HttpExchange, _cause: string | undefined, outcome: () => RequestOutcome) {
+  finished(exchange: HttpExchange, _cause: string | undefined, outcome: () => RequestOutcome) {
     this.open--
     const { life } = this.#plan
-    if (life.hearsRequests) life.requested(outcome())
+    if (!life.hearsRequests) return
+    const trials = this.#trials?.get(exchange)
+    life.requested(trials === undefined ? outcome() : { ...outcome(), ...trials })
   }
+
+  /** Asks what is watched before it counts, if anything is, what it would make of a request. */
+  #watch(exchange: HttpExchange, head: RequestHead) {
+    const { life, facts } = this.#plan
+    const trials = { policy: this.#currentPolicy(), candidate: this.#plan.candidate?.() }
+    if (!areWatched(trials) || !life.hearsRequests) return
+    this.#trials ??= new WeakMap()
+    this.#trials.set(exchange, trialsOf(life, trials, { ...facts, request: requestFactsOf(head) }))
+  }
+
+  #trials: WeakMap<HttpExchange, ReturnType<typeof trialsOf>> | undefined
 
   /** Whether that is one of our own listeners. Asked once for each address: it costs more than the rest of a request. */
   isOwn(address: Address): boolean {

@@ -34,6 +34,7 @@ export class Life {
   /** Set by the gateway. */
   exposed: Outcome['exposed'] | undefined
   dryRun: Outcome['dryRun'] | undefined
+  candidate: Outcome['candidate'] | undefined
   upstream: Address | undefined
   channel: string | undefined
   /** Asks whether the policy of now still allows it; set once the first verdict is known. */
@@ -95,6 +96,7 @@ export class Life {
       protocols,
       ...(this.reason !== undefined && { reason: this.reason }),
       ...(this.dryRun && { dryRun: this.dryRun }),
+      ...(this.candidate && { candidate: this.candidate }),
       ...(this.detected && { detected: this.detected }),
       ...(this.sni !== undefined && { sni: this.sni }),
       ...(this.alpn?.length && { alpn: this.alpn }),

@@ -99,9 +99,15 @@ export const countConnections = (metrics: Metrics, ledger: Ledger): void => {
     help: 'How often a rule of the policy decided an aspect of a connection.',
     labels: ['rule', 'aspect'],
   })
+  const handshakes = metrics.counter('tls_handshakes_total', {
+    help: 'Handshakes with clients that ended here, by result: full, resumed or failed; connection_errors_total says why.',
+    labels: ['direction', 'result'],
+  })
   countBytes(metrics, ledger)
   ledger.subscribe((outcome) => {
     const { direction, protocols, reason = '', detected, rules, error } = outcome
+    if (outcome.tls) handshakes.inc({ direction, result: outcome.tls.resumed ? 'resumed' : 'full' })
+    else if (outcome.ended === 'tlsFailed') handshakes.inc({ direction, result: 'failed' })
     ended.inc({ direction, result: outcome.result, ended: outcome.ended })
     lifetime.observe({ direction }, outcome.ms / 1000)
     for (const protocol of protocols)

@@ -9,6 +9,16 @@ export interface RuleName {
   readonly line: number
 }
 
+/** What rules that do not count would have decided otherwise, in the words of the document. */
+export interface Change {
+  readonly key: string
+  readonly value: string
+  /** What was decided; undefined where that still waited for something. */
+  readonly was?: string
+  /** The rule that would have. */
+  readonly rule: RuleName
+}
+
 /** What two sides of TLS agreed on. */
 export interface TlsAgreement {
   readonly version: string
@@ -49,7 +59,9 @@ export interface Outcome {
   /** Which rule decided each aspect. */
   readonly rules: Readonly<Record<string, RuleName>>
   /** What rules in dry run would have changed. */
-  readonly dryRun?: readonly { readonly key: string; readonly value: string; readonly rule: RuleName }[]
+  readonly dryRun?: readonly Change[]
+  /** What a candidate policy would have changed: empty where it was asked and would have changed nothing. */
+  readonly candidate?: readonly Change[]
   readonly upstream?: Address
   /** The callback channel that it went through, such as `orders/3`. */
   readonly channel?: string
@@ -88,6 +100,9 @@ export interface RequestOutcome {
   readonly requestId?: string
   /** The trace that `traceparent` (W3C) or `x-b3-traceid` names. */
   readonly traceId?: string
+  /** What rules in dry run, and a candidate policy, would have changed beside what they would for the connection. */
+  readonly dryRun?: readonly Change[]
+  readonly candidate?: readonly Change[]
   /** Why Sluice answered itself, or why the answer broke off: the value of `sluice-error`. */
   readonly error?: string
 }

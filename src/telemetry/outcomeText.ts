@@ -1,5 +1,5 @@
 import { formatAddress } from '../net/address.ts'
-import type { Outcome, RequestOutcome, RuleName } from './outcome.ts'
+import type { Change, Outcome, RequestOutcome, RuleName } from './outcome.ts'
 
 /** An Outcome as one line for a person: who, where to, what it was and why, which rules decided, how it ended. */
 export const outcomeText = (outcome: Outcome): string => {
@@ -15,9 +15,8 @@ export const outcomeText = (outcome: Outcome): string => {
     `sent ${bytes.sent} received ${bytes.received} bytes in ${duration(ms)}, ${endings[ended] ?? ended}`,
     ...(error ? [`(${error.code}: ${error.message})`] : []),
     rulesText(outcome.rules),
-    (outcome.dryRun ?? [])
-      .map(({ key, value, rule }) => `dry run: ${key}: ${value} by ${rule.name} (${rule.file}:${rule.line})`)
-      .join(', '),
+    changesText('dry run', outcome.dryRun),
+    changesText('candidate', outcome.candidate),
   ]
     .filter((part) => part !== '')
     .join('  ')
@@ -41,6 +40,8 @@ export const requestText = (
     `sent ${bytes.sent} received ${bytes.received} bytes in ${duration(ms)}`,
     error === undefined ? '' : `(${error})`,
     rulesText(request.rules),
+    changesText('dry run', request.dryRun),
+    changesText('candidate', request.candidate),
   ]
     .filter((part) => part !== '')
     .join('  ')
@@ -48,6 +49,11 @@ export const requestText = (
 
 const overChannel = ({ channel }: { readonly channel?: string }): string =>
   channel === undefined ? '' : ` over channel ${channel}`
+
+const changesText = (who: string, changes: readonly Change[] = []): string =>
+  changes
+    .map(({ key, value, rule }) => `${who}: ${key}: ${value} by ${rule.name} (${rule.file}:${rule.line})`)
+    .join(', ')
 
 const REASONS: Readonly<Record<string, string>> = {
   policy: 'as the policy says',

@@ -2,11 +2,14 @@ import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { test } from 'tap'
+import { countProcess } from '../../src/admin/liveMetrics.ts'
 import { systemClock } from '../../src/net/clock.ts'
 import { OVERFLOW } from '../../src/telemetry/labelBudget.ts'
 import { createLedger } from '../../src/telemetry/ledger.ts'
 import { countConnections, countExposed, countRequests, createMetrics } from '../../src/telemetry/metrics.ts'
 import type { RequestOutcome } from '../../src/telemetry/outcome.ts'
+import { countTrialMetrics } from '../../src/telemetry/trialCounts.ts'
+import { worldOf } from '../support/world.ts'
 
 const request: RequestOutcome = {
   method: 'GET',
@@ -28,6 +31,10 @@ const busy = () => {
   countConnections(metrics, ledger)
   countRequests(metrics, ledger)
   countExposed(metrics, ledger)
+  countTrialMetrics(metrics, ledger)
+  const world = { ...worldOf(''), ledger, time: Date.now }
+  const reloaded = countProcess(metrics, world)
+  reloaded('replaced')
   const serve = (rule: string) => {
     const address = { host: '10.0.0.1', port: 1 }
     const life = ledger.begin({ direction: 'outbound', listener: 'outbound', peer: address, destination: address })
@@ -86,7 +93,9 @@ test('docs/metrics.md lists the metrics there are, and no others', async () => {
       return { name: about.name, type: metric.constructor.name.toLowerCase(), labels, help: about.help }
     })
   const others = listed.filter(
-    ({ name }) => !real.some((metric) => metric.name === name) && !/^sluice_(tls|certificate|command)/.test(name ?? ''),
+    ({ name }) =>
+      !real.some((metric) => metric.name === name) &&
+      !/^sluice_(tls_handshakes_active|certificate|command)/.test(name ?? ''),
   )
   assert.deepEqual(others, [])
   for (const metric of real)

@@ -18,6 +18,11 @@ export const log = section({
       says: 'one of so many connections and requests that went well is logged; what failed or was denied always is',
       because: 'nothing is left out that nobody asked to leave out',
     }),
+    requestId: setting(oneOf(['pass', 'generate']), {
+      builtIn: 'pass',
+      says: 'whether a request that comes without x-request-id is given one, which goes on to the upstream and is logged',
+      because: 'a transparent proxy adds nothing to requests unless it is told to',
+    }),
   }),
   says: 'what is logged and how',
   byName: false,

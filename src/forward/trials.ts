@@ -1,0 +1,62 @@
+import { differences } from '../policy/differences.ts'
+import type { Facts } from '../policy/facts.ts'
+import type { Policy } from '../policy/policy.ts'
+import { written } from '../policy/written.ts'
+import type { Life } from '../telemetry/life.ts'
+import type { Change, RequestOutcome } from '../telemetry/outcome.ts'
+
+/** What is watched before it counts: rules in dry run, and a policy beside the one in force. */
+export interface Trials {
+  readonly policy: Policy
+  readonly candidate: Policy | undefined
+}
+
+/** Whether there is anything to watch; where not, nothing more is asked. */
+export const areWatched = ({ policy, candidate }: Trials): boolean =>
+  policy.trial !== undefined || candidate !== undefined
+
+const NONE: readonly Change[] = []
+
+/** What the other policy decides otherwise. What it leaves open is no change yet. */
+const changesTo = (policy: Policy, other: Policy | undefined, facts: Facts): readonly Change[] => {
+  if (other === undefined) return NONE
+  const found = differences(policy, other, facts).filter(({ after }) => after.is === 'decided')
+  return found.length === 0 ? NONE : found.map(changeOf)
+}
+
+const changeOf = ({ before, after }: ReturnType<typeof differences>[0]): Change => ({
+  key: after.key,
+  value: written(after.written),
+  ...(before.is === 'decided' && { was: written(before.written) }),
+  rule: after.by,
+})
+
+/** Whether nothing that is watched would treat these facts otherwise. */
+export const changesNothing = ({ policy, candidate }: Trials, facts: Facts): boolean =>
+  changesTo(policy, policy.trial, facts).length + changesTo(policy, candidate, facts).length === 0
+
+/** Writes down what would have been decided otherwise of a connection, by what is known now and what was before. */
+export const noteTrials = (life: Life, { policy, candidate }: Trials, facts: Facts): void => {
+  const dryRun = merged(life.dryRun, changesTo(policy, policy.trial, facts))
+  if (dryRun.length > 0) life.dryRun = dryRun
+  if (candidate !== undefined) life.candidate = merged(life.candidate, changesTo(policy, candidate, facts))
+}
+
+const merged = (before: readonly Change[] = NONE, now: readonly Change[]): readonly Change[] =>
+  before.length === 0 ? now : [...before.filter(({ key }) => !now.some((it) => it.key === key)), ...now]
+
+/** The same of a request: what its connection has told of already is not told again. */
+export const trialsOf = (
+  life: Life,
+  { policy, candidate }: Trials,
+  facts: Facts,
+): Pick<RequestOutcome, 'dryRun' | 'candidate'> => {
+  const dryRun = news(life.dryRun, changesTo(policy, policy.trial, facts))
+  return {
+    ...(dryRun.length > 0 && { dryRun }),
+    ...(candidate !== undefined && { candidate: news(life.candidate, changesTo(policy, candidate, facts)) }),
+  }
+}
+
+const news = (told: readonly Change[] = NONE, now: readonly Change[]): readonly Change[] =>
+  now.filter(({ key, rule }) => !told.some((it) => it.key === key && it.rule.name === rule.name))
