@@ -27,3 +27,14 @@ export const gatewayOf = ({ gateway, sockets }: Sections): ListenerOptions[] =>
     maxConnections: gateway.maxConnections,
     sockets,
   }))
+
+/** The listeners of the API of callback channels. */
+export const callbackOf = ({ callback, sockets }: Sections): ListenerOptions[] =>
+  (callback.enable ? callback.address : []).map((address) => ({
+    name: 'callback',
+    direction: 'inbound',
+    address,
+    destination: address,
+    maxConnections: 1_000, // an app needs one for as long as it takes to ask
+    sockets,
+  }))

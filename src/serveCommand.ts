@@ -12,10 +12,11 @@ import { type CountReload, countProcess } from './admin/liveMetrics.ts'
 import { keepPolicy, type Loaded, loadPolicy, problemsOf, type Reload } from './admin/livePolicy.ts'
 import { countTls, keepTls } from './admin/liveTls.ts'
 import { openAdmin } from './admin/openAdmin.ts'
+import type { Callback } from './callback/openCallback.ts'
 import type { Connector } from './command/connector.ts'
 import { type EnvironmentRead, type Otlp, readEnvironment } from './command/environment.ts'
 import { openConnector } from './command/openConnector.ts'
-import { gatewayOf, listenersOf } from './config.ts'
+import { callbackOf, gatewayOf, listenersOf } from './config.ts'
 import { createHttpState } from './forward/httpState.ts'
 import type { TlsWorld } from './forward/tlsWorld.ts'
 import { loadPump, type Pump } from './native/pump.ts'
@@ -139,6 +140,7 @@ const serve = async (
   const listening: Listening[] = []
   const admin: Listening[] = []
   let connector: Connector | undefined
+  let callback: Callback | undefined
   const world: World = {
     policy: live.policy,
     candidate: candidate.policy,
@@ -150,6 +152,9 @@ const serve = async (
     ledger,
     isOwn: ownAddresses(() => [...listening, ...admin].map(({ address }) => address), systemClock.now),
     tls,
+    get channels() {
+      return callback?.channels
+    },
   }
   const exposed = await gatewayFor(world, io, log)
   /** Closes what accepts, then what is under way, then what others look at until the end. */
@@ -158,6 +163,7 @@ const serve = async (
     live.close()
     candidate.close()
     await Promise.all([connector?.close(drainMs), ledger.drain(drainMs)])
+    callback?.close()
     await traces?.close(FLUSH_MS_MAX)
     for (const each of admin) each.close()
     tls.close()
@@ -171,7 +177,12 @@ const serve = async (
     countReload = countProcess(metrics, { ...world, time: systemClock.time })
     const warn = (message: string) => log.warn(message)
     const opened = (it: Listening) => void listening.push(it)
-    const wanted = [...listenersOf(sections), ...exposed.listeners].map((options) => ({ ...options, ownDials: dials }))
+    callback = await callbackFor(sections, tls, io, log)
+    const asked = callbackOf(sections).map((options) => ({ ...options, ...(callback && { serve: callback.serve }) }))
+    const wanted = [...listenersOf(sections), ...exposed.listeners, ...asked].map((options) => ({
+      ...options,
+      ownDials: dials,
+    }))
     await openListeners(wanted, { world, shim, pump, opened, warn })
     const shutdown = () => stop.emit('stop', 'POST /shutdown')
     const shown = { world, registry, log, env: io.env, version, candidate, counts }
@@ -229,6 +240,18 @@ const gatewayFor = async (
   const keys = await keepTokenKeys(() => world.policy().sections.gateway, env, systemClock, log.error)
   const serve = createGateway(keys.verifier)
   return { listeners: options.map((it) => ({ ...it, serve })), close: keys.close }
+}
+
+/** Channels that apps open towards us, where they may. Loaded only there. */
+const callbackFor = async (
+  { callback: section }: Sections,
+  tls: TlsWorld,
+  { env }: Io,
+  log: Log,
+): Promise<Callback | undefined> => {
+  if (!section.enable) return undefined
+  const { openCallback } = await import('./callback/openCallback.ts')
+  return openCallback({ section, env, clock: systemClock, tls, log })
 }
 
 const listed = (listening: readonly Listening[]): string =>

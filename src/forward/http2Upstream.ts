@@ -18,6 +18,8 @@ export interface Http2UpstreamOptions {
   readonly limits: Http2Limits
   readonly times: Http2Times
   readonly clock: Clock
+  /** Requests at once, where that is not the 100 of a connection that the pool may open another beside. */
+  readonly streamsMax?: number
   /** Told once how the connection ended. */
   readonly ended?: (how: Ending, error: Error | undefined) => void
 }
@@ -31,6 +33,8 @@ export class Http2Upstream implements Upstream, Http2Handler<UpstreamStream> {
   /** Requests for extended CONNECT wait for the server's SETTINGS (RFC 8441 3). */
   readonly #held: (() => void)[] = []
   #isSettled = false
+  /** The connection itself is gone. */
+  isLost = false
   /** Counts what was heard, so that a request knows whether anything came after it. */
   heard = 0
 
@@ -45,7 +49,8 @@ export class Http2Upstream implements Upstream, Http2Handler<UpstreamStream> {
   room(): number {
     const { h2, isClosing } = this.wire
     if (isClosing || !canOpen(h2)) return 0
-    return Math.max(0, Math.min(h2.peerStreamsMax, STREAMS_AT_FIRST) - h2.streams.size - this.#held.length)
+    const most = this.#options.streamsMax ?? STREAMS_AT_FIRST
+    return Math.max(0, Math.min(h2.peerStreamsMax, most) - h2.streams.size - this.#held.length)
   }
 
   readonly open = (head: RequestHead, last: boolean, answer: Answer): Asking => {
@@ -122,6 +127,7 @@ export class Http2Upstream implements Upstream, Http2Handler<UpstreamStream> {
   }
 
   #lost(ended: Ending, error: Error | undefined): void {
+    this.isLost = true
     const streams = [...this.wire.h2.streams.values()]
     this.wire.h2.streams.clear()
     this.#held.splice(0)

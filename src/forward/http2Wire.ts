@@ -49,6 +49,8 @@ export class Http2Wire<O> {
   readonly #takesAtOnce: boolean
   /** Buffers that the socket may still be writing. */
   readonly #lent: Buffer[] = []
+  /** Counts what came, of whatever kind: while it grows, the peer lives. */
+  reads = 0
   #isDirty = false
   #isPaused = false
   #isClosing = false
@@ -210,6 +212,7 @@ export class Http2Wire<O> {
     const now = this.#clock.now()
     this.#heardAt = now
     if (this.#count !== undefined) this.#count.sent += bytes.length
+    this.reads += 1
     try {
       receive(this.h2, bytes, now)
     } catch (error) {

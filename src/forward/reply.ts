@@ -81,7 +81,7 @@ const grpcOf = (status: number | undefined): number | undefined =>
     : ({ 400: 13, 401: 16, 403: 7, 404: 12, 429: 14, 502: 14, 503: 14, 504: 14 } as Record<number, number>)[status]
 
 /** grpc-message is percent-encoded UTF-8 (gRPC over HTTP/2, Responses). */
-const percentEncoded = (text: string): string =>
+export const percentEncoded = (text: string): string =>
   [...Buffer.from(text)]
     .map((byte) =>
       byte >= 32 && byte < 127 && byte !== 37

@@ -1,5 +1,6 @@
 import type * as v from 'valibot'
 import { admin } from './sections/admin.ts'
+import { callback } from './sections/callback.ts'
 import { certificates } from './sections/certificates.ts'
 import { commands } from './sections/commands.ts'
 import { discovery } from './sections/discovery.ts'
@@ -25,6 +26,7 @@ export const SECTIONS = {
   mesh,
   admin,
   gateway,
+  callback,
   log,
   traces,
   commands,

@@ -1,0 +1,181 @@
+import type { Answer, Asking, Fields, Open, RequestHead } from '../forward/exchange.ts'
+import { fieldOf } from '../forward/fields.ts'
+import type { Address } from '../net/address.ts'
+import type { Clock } from '../net/clock.ts'
+import { ProtocolError } from '../net/protocolError.ts'
+import { isSecret } from '../net/secret.ts'
+import type { Life } from '../telemetry/life.ts'
+import type { Door } from './door.ts'
+import { isGrpcCall } from './grpcCall.ts'
+import { answerGrpc, answerHttp, collect } from './unary.ts'
+import {
+  APP_ID_HEADER,
+  CALLBACK_HEADER,
+  CONNECT_PATHS,
+  encodeConnectAnswer,
+  grpcMessage,
+  TOKEN_HEADER,
+  unaryMessage,
+} from './wire.ts'
+
+/** What the API is made of. */
+export interface Api {
+  readonly door: Door
+  /** What every request must bring, where there is one. */
+  readonly token: string | undefined
+  /** The app of those who do not say which they are. */
+  readonly appId: string
+  readonly unauthenticated: (app: string, from: Address) => void
+}
+
+/** The connection that a request came on. */
+export interface ApiCaller {
+  readonly peer: Address
+  /** The address of ours that it connected to. */
+  readonly local: string
+  readonly connection: object
+  readonly clock: Clock
+  readonly life: Life
+  /** Calls an app over one of its channels. */
+  readonly call: (app: string, head: RequestHead, last: boolean, answer: Answer) => Asking
+}
+
+/** Which app a gRPC call is for, as clients of Dapr say it. */
+export const DAPR_APP_ID_HEADER = 'dapr-app-id'
+
+const APP_ID = /^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$/
+const REQUEST_BYTES_MAX = 4_101 // ConnectAppCallbackRequest is empty; fields to come may take 4 KiB
+const CONNECT: ReadonlySet<string> = new Set(CONNECT_PATHS)
+
+const INVALID_ARGUMENT = 3
+const UNIMPLEMENTED = 12
+const INTERNAL = 13
+const UNAUTHENTICATED = 16
+
+/** Answers the requests of one connection. */
+export const openApi =
+  (api: Api, caller: ApiCaller): Open =>
+  (head, last, answer) => {
+    const told = telling(head, caller, answer)
+    const isGrpc = isGrpcCall(head)
+    // A page in a browser may reach this address; no program sends Origin.
+    if (fieldOf(head.fields, 'origin') !== undefined) return refused(told, head, 403, 7, 'pages may not call this API')
+    if (api.token !== undefined && !isSecret(fieldOf(head.fields, TOKEN_HEADER), api.token)) {
+      if (CONNECT.has(head.target)) api.unauthenticated(appOf(head, api), caller.peer)
+      return refused(told, head, 401, UNAUTHENTICATED, `${TOKEN_HEADER} is missing or wrong`)
+    }
+    if (!isGrpc) return answerPlain(head, told)
+    if (CONNECT.has(head.target)) return connectApp(api, caller, head, last, told)
+    const app = fieldOf(head.fields, DAPR_APP_ID_HEADER)
+    if (app !== undefined && APP_ID.test(app)) return caller.call(app, asCallOf(head), last, answer)
+    return refused(
+      told,
+      head,
+      404,
+      UNIMPLEMENTED,
+      `there is no ${head.target} here, and no ${DAPR_APP_ID_HEADER} to go to`,
+    )
+  }
+
+const appOf = ({ fields }: RequestHead, { appId }: Api): string => fieldOf(fields, APP_ID_HEADER) ?? appId
+
+/** The caller's words to us are not for the app; it gets its own token from the channel. */
+const asCallOf = (head: RequestHead): RequestHead => {
+  const fields: Fields = []
+  for (let at = 0; at < head.fields.length; at += 2)
+    if (head.fields[at] !== TOKEN_HEADER) fields.push(head.fields[at]!, head.fields[at + 1]!)
+  return { ...head, fields }
+}
+
+const answerPlain = (head: RequestHead, answer: Answer): Asking => {
+  const { method, target } = head
+  if (target === '/v1.0/healthz' && (method === 'GET' || method === 'HEAD'))
+    return later(() => plain(answer, method, 204))
+  return refused(answer, head, 404, UNIMPLEMENTED, `there is no ${target} here`)
+}
+
+const plain = (answer: Answer, method: string, status: number, says = ''): void =>
+  answerHttp(answer, method, status, Buffer.from(says === '' ? '' : `${says}\n`), 'text/plain; charset=utf-8')
+
+const connectApp = (api: Api, caller: ApiCaller, head: RequestHead, last: boolean, answer: Answer): Asking => {
+  const app = appOf(head, api)
+  const { peer, local, connection } = caller
+  if (!APP_ID.test(app)) return refused(answer, head, 400, INVALID_ARGUMENT, `${APP_ID_HEADER} is not an app id`)
+  const isOurs = fieldOf(head.fields, CALLBACK_HEADER) === '1'
+  const wrong = (says: string): void => answerGrpc(answer, INTERNAL, says)
+  return collect(
+    {
+      answer,
+      bytesMax: REQUEST_BYTES_MAX,
+      tooLarge: () => wrong('the request is larger than it can be'),
+      gone: () => {},
+      done: (body) => {
+        try {
+          unaryMessage(body)
+        } catch (error) {
+          if (!(error instanceof ProtocolError)) throw error
+          return wrong(error.message)
+        }
+        void api.door.ask({ app, isOurs, peer, local, connection }).then((asked) => {
+          if ('status' in asked) answerGrpc(answer, asked.status, asked.says)
+          else answerGrpc(answer, 0, '', grpcMessage(encodeConnectAnswer(asked)))
+        })
+      },
+    },
+    last,
+  )
+}
+
+/** In the words of whoever asked, and not before it can hear it. */
+const refused = (answer: Answer, head: RequestHead, status: number, grpc: number, says: string): Asking =>
+  later(() => (isGrpcCall(head) ? answerGrpc(answer, grpc, says) : plain(answer, head.method, status, says)))
+
+/** Answers without the body, of which nothing is kept. */
+const later = (run: () => void): Asking => {
+  let isOver = false
+  queueMicrotask(() => isOver || run())
+  const abort = (): void => {
+    isOver = true
+  }
+  return { data: () => {}, trailers: () => {}, abort, consumed: () => {} }
+}
+
+/** Writes the one Outcome of a request that is answered here. */
+const telling = (head: RequestHead, { clock, life }: ApiCaller, answer: Answer): Answer => {
+  const started = clock.now()
+  const { method, authority, target, version } = head
+  let status = 0
+  let grpcStatus: string | undefined
+  let received = 0
+  const end = (): void => {
+    if (!life.hearsRequests) return
+    life.requested({
+      ...{ method, authority, target, version, status, attempts: 0, bytes: { sent: 0, received }, rules: {} },
+      ms: clock.now() - started,
+      ...(grpcStatus !== undefined && { grpcStatus }),
+    })
+  }
+  return {
+    ...{ information: (it) => answer.information(it), consumed: (bytes) => answer.consumed(bytes) },
+    head: (response, last) => {
+      status = response.status
+      answer.head(response, last)
+      grpcStatus = fieldOf(response.fields, 'grpc-status')
+      if (last) end()
+    },
+    data: (chunk, last) => {
+      received += chunk.length
+      answer.data(chunk, last)
+      if (last) end()
+    },
+    trailers: (fields) => {
+      grpcStatus = fieldOf(fields, 'grpc-status')
+      answer.trailers(fields)
+      end()
+    },
+    abort: (code, why) => {
+      answer.abort(code, why)
+      end()
+    },
+  }
+}
