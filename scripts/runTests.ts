@@ -37,7 +37,11 @@ tap.on('close', (code) => {
   const broken = found === null || (code !== 0 && count(2) === 0) ? 1 : 0
   const failed = count(2) + earlier.length + broken + (inCi ? skipped : 0)
   for (const check of earlier) console.log(`failed before the tests: ${check}`)
-  if (broken > 0) console.log(`tap itself failed with exit code ${code}`)
+  if (broken > 0) {
+    console.log(
+      `tap itself failed with exit code ${code}${found ? '' : ' and gave no count: did a process never end?'}`,
+    )
+  }
   if (skipped > 0) console.log(`${skipped} skipped${inCi ? ', counted as failed: nothing may be skipped in CI' : ''}`)
   console.log(`${count(1)} passed, ${failed} failed`)
   process.exitCode = failed > 0 ? 1 : 0

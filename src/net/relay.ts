@@ -105,11 +105,17 @@ export const relay: Relay = (client, upstream, options) =>
     else watch()
   })
 
-/** Closes with RST where the stream can, so that the peer learns that data may be lost. */
+/**
+ * Closes with RST where the stream can, so that the peer learns that data may be lost.
+ *
+ * While its goodbye is on the way libuv refuses to reset a socket (EINVAL), and Node has forgotten the descriptor by
+ * then: it would stay open for good, and the process could not end. By then all that was written is with the kernel.
+ */
 export const reset = (stream: Duplex): void => {
   if (stream.destroyed) return
   const socket = stream as Duplex & { resetAndDestroy?: () => void }
-  if (socket.resetAndDestroy) socket.resetAndDestroy()
+  const isEnding = stream.writableEnded && stream.writableLength === 0 && !stream.writableFinished
+  if (socket.resetAndDestroy && !isEnding) socket.resetAndDestroy()
   else stream.destroy()
 }
 

@@ -1,11 +1,12 @@
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
+import { readdirSync, readlinkSync } from 'node:fs'
 import { connect, createServer, type Socket } from 'node:net'
 import { type Duplex, duplexPair } from 'node:stream'
 import { test } from 'tap'
 import { systemClock } from '../../src/net/clock.ts'
 import { dialWithin, tcpDialer } from '../../src/net/dial.ts'
-import { relay } from '../../src/net/relay.ts'
+import { relay, reset } from '../../src/net/relay.ts'
 import type { Ending, Traffic } from '../../src/net/traffic.ts'
 import { manualClock } from '../support/manualClock.ts'
 
@@ -84,6 +85,39 @@ test('a reset is passed on as a reset, in both directions', async () => {
   const traffic = await second.traffic
   assert.equal(traffic.ended, 'upstreamReset')
   assert.equal(traffic.error?.code, 'ECONNRESET')
+})
+
+/** The descriptors of sockets that this process holds. */
+const socketsHeld = (): readonly string[] =>
+  readdirSync('/proc/self/fd').flatMap((fd) => {
+    try {
+      const target = readlinkSync(`/proc/self/fd/${fd}`)
+      return target.startsWith('socket:') ? [target] : []
+    } catch {
+      return [] // that of the listing itself
+    }
+  })
+
+test('a connection that is reset just as it says goodbye leaves no descriptor behind', async () => {
+  const before = new Set(socketsHeld())
+  const server = createServer({ allowHalfOpen: true }).listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const client = connect({ port: (server.address() as { port: number }).port, host: '127.0.0.1', allowHalfOpen: true })
+  const [socket] = (await once(server, 'connection')) as [Socket]
+  for (const each of [client, socket]) each.on('error', () => {})
+  const closed = [client, socket, server].map((each) => once(each, 'close'))
+  client.write('nobody reads this')
+  socket.end()
+  await new Promise(process.nextTick) // the shutdown is under way now
+  assert.ok(socket.writableEnded && !socket.writableFinished)
+  reset(socket)
+  client.destroy()
+  server.close()
+  await Promise.all(closed)
+  assert.deepEqual(
+    socketsHeld().filter((each) => !before.has(each)),
+    [],
+  )
 })
 
 test('nothing is lost when one side closes right after writing, whatever the other one still sends', async () => {
