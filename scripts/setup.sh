@@ -38,6 +38,7 @@ wrk                  wrk                 benchmark
 valgrind             valgrind            tests: memory of the pump
 ab                   apache2-utils       benchmark
 strace               strace              tests: what the kernel was asked
+dnsmasq              dnsmasq-base        tests: names
 clang                clang               tests: the shim under its sanitizers
 nc                   netcat-openbsd      tests: bare TCP
 python3              python3             tests: clients and servers that others wrote

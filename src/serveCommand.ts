@@ -8,6 +8,7 @@ import { ownDials } from './accept/ownDials.ts'
 import { tunedOpener } from './accept/socketOptions.ts'
 import { keepCandidate } from './admin/candidate.ts'
 import { configPaths } from './admin/configPaths.ts'
+import { countDiscovery, type KeptDiscovery, keepDiscovery } from './admin/liveDiscovery.ts'
 import { type CountReload, countProcess } from './admin/liveMetrics.ts'
 import { keepPolicy, type Loaded, loadPolicy, problemsOf, type Reload } from './admin/livePolicy.ts'
 import { countTls, keepTls } from './admin/liveTls.ts'
@@ -102,12 +103,20 @@ const serve = async (
   ledger.subscribe(log.outcome)
   ledger.subscribeRequests((request, life) => log.request(request, life, systemClock.time()))
   const tls = await keepTls(sections, systemClock, log)
+  const discovery = await keepDiscovery(sections, systemClock, Math.random, log)
   const shim = shimOrWarning(log)
   const pump = shim && pumpOrWarning(log)
   let inForce = sections
   let countReload: CountReload = () => {}
   const live = keepPolicy(paths, loaded, systemClock, {
-    prepare: ({ sections }) => tls.prepare(sections),
+    prepare: async ({ sections }) => {
+      const useTls = await tls.prepare(sections)
+      const useDiscovery = await discovery.prepare(sections)
+      return () => {
+        useTls()
+        useDiscovery()
+      }
+    },
     reloaded: (reload) => {
       pump?.forgetRoutes()
       if (reload.is === 'replaced') {
@@ -155,6 +164,9 @@ const serve = async (
     get channels() {
       return callback?.channels
     },
+    get discovery() {
+      return discovery.current()
+    },
   }
   const exposed = await gatewayFor(world, io, log)
   /** Closes what accepts, then what is under way, then what others look at until the end. */
@@ -167,12 +179,13 @@ const serve = async (
     await traces?.close(FLUSH_MS_MAX)
     for (const each of admin) each.close()
     tls.close()
+    discovery.close()
     exposed.close()
   }
 
   const stop = new EventEmitter()
   try {
-    const metrics = metricsOf(ledger, tls)
+    const metrics = metricsOf(ledger, tls, discovery)
     const { registry } = metrics
     countReload = countProcess(metrics, { ...world, time: systemClock.time })
     const warn = (message: string) => log.warn(message)
@@ -217,10 +230,11 @@ const tracesOf = async (section: Sections['traces'], otlp: Otlp | undefined): Pr
   return openTraces({ ...section, ...otlp, endpoint, version: manifest.version })
 }
 
-const metricsOf = (ledger: Ledger, tls: TlsWorld): Metrics => {
+const metricsOf = (ledger: Ledger, tls: TlsWorld, discovery: KeptDiscovery): Metrics => {
   const metrics = createMetrics(manifest.version)
   countConnections(metrics, ledger)
   countTls(metrics, tls)
+  countDiscovery(metrics, discovery)
   countRequests(metrics, ledger)
   countExposed(metrics, ledger)
   countTrialMetrics(metrics, ledger)
