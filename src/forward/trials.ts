@@ -35,15 +35,12 @@ const changeOf = ({ before, after }: ReturnType<typeof differences>[0]): Change 
 export const changesNothing = ({ policy, candidate }: Trials, facts: Facts): boolean =>
   changesTo(policy, policy.trial, facts).length + changesTo(policy, candidate, facts).length === 0
 
-/** Writes down what would have been decided otherwise of a connection, by what is known now and what was before. */
+/** Writes down what would be decided otherwise of a connection, by all that is known now: more is known each time. */
 export const noteTrials = (life: Life, { policy, candidate }: Trials, facts: Facts): void => {
-  const dryRun = merged(life.dryRun, changesTo(policy, policy.trial, facts))
-  if (dryRun.length > 0) life.dryRun = dryRun
-  if (candidate !== undefined) life.candidate = merged(life.candidate, changesTo(policy, candidate, facts))
+  const dryRun = changesTo(policy, policy.trial, facts)
+  life.dryRun = dryRun.length > 0 ? dryRun : undefined
+  if (candidate !== undefined) life.candidate = changesTo(policy, candidate, facts)
 }
-
-const merged = (before: readonly Change[] = NONE, now: readonly Change[]): readonly Change[] =>
-  before.length === 0 ? now : [...before.filter(({ key }) => !now.some((it) => it.key === key)), ...now]
 
 /** The same of a request: what its connection has told of already is not told again. */
 export const trialsOf = (
