@@ -1,0 +1,121 @@
+import { connect as netConnect, type Socket } from 'node:net'
+import type { Duplex } from 'node:stream'
+import { type ConnectionOptions, connect as tlsConnect } from 'node:tls'
+import { CHANNEL_MAGIC } from '../callback/wire.ts'
+import type { Address } from '../net/address.ts'
+import { formatAddress } from '../net/address.ts'
+import type { Clock } from '../net/clock.ts'
+import { askForChannel } from './askForChannel.ts'
+import type { Opened } from './keepChannel.ts'
+import type { ReachedProxy } from './reachProxy.ts'
+import { type Handle, serveChannel } from './serveChannel.ts'
+import { pause, type Timing } from './timing.ts'
+
+/** What opening a channel takes. */
+export interface Opening {
+  readonly proxy: Address
+  readonly appId?: string | undefined
+  readonly token: () => string | undefined | Promise<string | undefined>
+  /** For the proxy's API and for the channel alike; absent where both are plain. */
+  readonly tls?: ConnectionOptions | undefined
+  readonly handle: Handle
+  readonly clock: Clock
+  readonly timing: Timing
+}
+
+/** Asks over the connection, dials the port of the answer, serves there, and waits for the proxy's Ping. */
+export const openChannel = async (reached: ReachedProxy, opening: Opening, stop: AbortSignal): Promise<Opened> => {
+  const { proxy, clock, timing, tls } = opening
+  const failed = (because: string, isSilent = false): Opened => ({ is: 'failed', because, isSilent })
+  // The address that answered, not the name: behind a name there may be more than one proxy.
+  const host = reached.socket.remoteAddress ?? proxy.host
+  const own: Duplex[] = [reached.socket]
+  let channel: Opened | undefined
+  const asking = limited(clock, timing.dialMs, stop)
+  try {
+    const token = await opening.token()
+    const api = tls === undefined ? reached.socket : await secured(reached.socket, tls, proxy.host, asking.signal)
+    if (typeof api === 'string') return failed(`TLS to the proxy failed: ${api}`)
+    own.push(api)
+    const answer = await askForChannel(
+      api,
+      { scheme: tls === undefined ? 'http' : 'https', authority: formatAddress(proxy), appId: opening.appId, token },
+      asking.signal,
+    )
+    asking.over()
+    if (answer.is === 'refused') return failed(answer.because, !answer.heard)
+
+    const dialling = limited(clock, timing.dialMs, stop)
+    const at = { host, port: answer.answer.port }
+    const plain = await dialled(at, dialling.signal)
+    if (typeof plain === 'string') return failed(`the channel at ${formatAddress(at)} cannot be reached: ${plain}`)
+    const dial = tls === undefined ? plain : await secured(plain, tls, proxy.host, dialling.signal)
+    dialling.over()
+    if (typeof dial === 'string') return failed(`TLS on the channel failed: ${dial}`)
+    if (answer.answer.nonce) dial.write(Buffer.concat([CHANNEL_MAGIC, answer.answer.nonce]))
+    answer.release()
+
+    const served = serveChannel(dial, { handle: opening.handle, clock, timing, bytesRead: () => plain.bytesRead })
+    const pinging = limited(clock, timing.firstPingMs, stop)
+    const first = await Promise.race([
+      served.pinged.then(() => 'pinged' as const),
+      served.channel.ended,
+      pinging.fired.then(() => 'fired' as const),
+    ])
+    pinging.over()
+    if (first === 'pinged') {
+      channel = { is: 'channel', channel: served.channel }
+      return channel
+    }
+    served.destroy()
+    return first === 'fired'
+      ? failed('the proxy did not open Ping on the channel', true)
+      : failed(`the channel ended before its Ping: ${first}`)
+  } finally {
+    asking.over()
+    if (channel === undefined) for (const each of own) each.destroy()
+  }
+}
+
+/** A signal that fires after so many milliseconds, or with the other one. */
+const limited = (clock: Clock, ms: number, stop: AbortSignal) => {
+  const limit = new AbortController()
+  const over = new AbortController()
+  const fired = new Promise<void>((resolve) => limit.signal.addEventListener('abort', () => resolve()))
+  void pause(clock, ms, AbortSignal.any([stop, over.signal])).then(() => over.signal.aborted || limit.abort())
+  return { signal: limit.signal, fired, over: () => over.abort() }
+}
+
+/** A TCP connection, or what went wrong. */
+const dialled = ({ host, port }: Address, signal: AbortSignal): Promise<Socket | string> =>
+  new Promise((resolve) => {
+    const socket = netConnect({ host, port, noDelay: true })
+    const stop = () => socket.destroy(new Error('it took too long'))
+    signal.addEventListener('abort', stop)
+    const done = (result: Socket | string) => {
+      signal.removeEventListener('abort', stop)
+      resolve(result)
+    }
+    socket.on('error', (error) => done(error.message))
+    socket.once('close', () => done('it was closed'))
+    socket.once('connect', () => done(socket))
+    if (signal.aborted) stop()
+  })
+
+const secured = (socket: Socket, tls: ConnectionOptions, host: string, signal: AbortSignal): Promise<Duplex | string> =>
+  new Promise((resolve) => {
+    const secure = tlsConnect({ host, servername: isName(host) ? host : '', ...tls, socket, ALPNProtocols: ['h2'] })
+    const stop = () => secure.destroy(new Error('it took too long'))
+    signal.addEventListener('abort', stop)
+    const done = (result: Duplex | string) => {
+      signal.removeEventListener('abort', stop)
+      if (typeof result === 'string') socket.destroy()
+      resolve(result)
+    }
+    secure.on('error', (error) => done(error.message))
+    secure.once('close', () => done('it was closed'))
+    secure.once('secureConnect', () => done(secure))
+    if (signal.aborted) stop()
+  })
+
+const isName = (host: string): boolean => !/^[\d.]+$|:/.test(host)
