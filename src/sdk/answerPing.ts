@@ -1,6 +1,7 @@
-import { constants, type ServerHttp2Stream } from 'node:http2'
+import type { ServerHttp2Stream } from 'node:http2'
 import { EMPTY_GRPC_MESSAGE } from '../callback/wire.ts'
 import type { Clock } from '../net/clock.ts'
+import { endEarly, endWith } from './streamEnd.ts'
 
 /** Ping, as it is being answered. */
 export interface Pinging {
@@ -21,8 +22,7 @@ export const answerPing = (
     isOver = true
     cancel()
     if (stream.destroyed) return
-    // The proxy's half may stay open: nothing more is wanted of it (RFC 9113 section 8.1).
-    stream.once('finish', () => stream.close(constants.NGHTTP2_NO_ERROR))
+    endEarly(stream)
     stream.end()
   }
   const tell = () => {
@@ -31,7 +31,6 @@ export const answerPing = (
   }
   let cancel = () => {}
   stream.on('error', () => {}) // 'close' follows
-  stream.on('wantTrailers', () => stream.sendTrailers({ 'grpc-status': '0' }))
   const ended = () => {
     if (!isOver) endedByProxy()
     finish()
@@ -40,6 +39,7 @@ export const answerPing = (
   stream.on('close', ended)
   stream.resume()
   stream.respond({ ':status': 200, 'content-type': 'application/grpc' }, { waitForTrailers: true })
+  endWith(stream, () => ({ 'grpc-status': '0' }))
   tell()
   return { finish }
 }

@@ -4,6 +4,7 @@ import type { Duplex } from 'node:stream'
 import { unanswered } from './http1Calls.ts'
 import { joinStreams } from './joinStreams.ts'
 import type { Call } from './serveChannel.ts'
+import { endWith } from './streamEnd.ts'
 
 /** Opaque TCP that came over the channel: where its caller wanted to go, and what the proxy says of it. */
 export interface Connect {
@@ -22,7 +23,8 @@ export const connectCalls =
   ({ stream, headers }: Call): void => {
     if (target === undefined) return unanswered(stream, 501, 'this app takes no TCP, only HTTP')
     if (typeof target === 'function') {
-      stream.respond({ ':status': 200 })
+      stream.respond({ ':status': 200 }, { waitForTrailers: true })
+      endWith(stream, () => ({}))
       return target(stream, { authority: headers[':authority'] ?? '', headers })
     }
     const { host = '127.0.0.1', port } = target
@@ -34,7 +36,7 @@ export const connectCalls =
     socket.once('connect', () => {
       socket.off('error', refused)
       if (stream.destroyed || stream.closed) return void socket.destroy()
-      stream.respond({ ':status': 200 })
+      stream.respond({ ':status': 200 }, { waitForTrailers: true })
       joinStreams(stream, socket)
     })
   }

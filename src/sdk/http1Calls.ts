@@ -5,6 +5,7 @@ import type { Duplex } from 'node:stream'
 import { type Http1Request, toHttp1, toHttp2 } from './http1Fields.ts'
 import { joinStreams } from './joinStreams.ts'
 import type { Call } from './serveChannel.ts'
+import { endEarly, endWith, wasCut } from './streamEnd.ts'
 
 /** How the HTTP/1 server is reached. */
 export interface Http1Server {
@@ -71,7 +72,7 @@ const sendBody = (stream: ServerHttp2Stream, upstream: ClientRequest): void => {
   let trailers: readonly string[] = []
   stream.on('trailers', (_headers, _flags, raw: string[] | undefined) => (trailers = raw ?? []))
   stream.on('end', () => {
-    if (stream.aborted) return // cut short is not ended
+    if (wasCut(stream)) return
     const pairs: [string, string][] = []
     for (let at = 0; at + 1 < trailers.length; at += 2) pairs.push([trailers[at]!, trailers[at + 1]!])
     if (pairs.length > 0) upstream.addTrailers(pairs)
@@ -88,21 +89,20 @@ const answer = (
 ): void => {
   const status = response.statusCode!
   const hasNoBody = method === 'HEAD' || status === 204 || status === 304
-  const mayHaveTrailers = response.headers['transfer-encoding'] !== undefined
+  const hasLength = response.headers['content-length'] !== undefined
   if (stream.destroyed || stream.closed) return void response.resume()
   try {
     const headers = { ':status': status, ...toHttp2(response.rawHeaders) }
-    stream.respond(headers, { endStream: hasNoBody, waitForTrailers: mayHaveTrailers && !hasNoBody })
+    stream.respond(headers, { endStream: hasNoBody, waitForTrailers: !hasLength && !hasNoBody })
   } catch (error) {
     upstream.destroy()
     return unanswered(stream, 502, `HTTP/2 cannot carry the answer of the app: ${(error as Error).message}`)
   }
-  stream.on('wantTrailers', () => stream.sendTrailers(toHttp2(response.rawTrailers)))
+  if (!hasLength) endWith(stream, () => toHttp2(response.rawTrailers))
   response.on('error', () => stream.close(constants.NGHTTP2_INTERNAL_ERROR))
   response.on('end', () => {
+    if (!upstream.writableEnded) endEarly(stream)
     if (!hasNoBody) stream.end()
-    // An answer before the end of its request: nobody reads the rest (RFC 9113 section 8.1).
-    if (!upstream.writableEnded) stream.once('finish', () => stream.close(constants.NGHTTP2_NO_ERROR))
   })
   if (hasNoBody) response.resume()
   else response.pipe(stream, { end: false })
@@ -111,7 +111,7 @@ const answer = (
 const upgraded = (stream: ServerHttp2Stream, response: IncomingMessage, socket: Duplex, head: Buffer): void => {
   if (stream.destroyed || stream.closed) return void socket.destroy()
   const { 'sec-websocket-accept': _, ...headers } = toHttp2(response.rawHeaders)
-  stream.respond({ ':status': 200, ...headers })
+  stream.respond({ ':status': 200, ...headers }, { waitForTrailers: true })
   if (head.length > 0) socket.unshift(head)
   joinStreams(stream, socket)
 }
@@ -120,6 +120,7 @@ const upgraded = (stream: ServerHttp2Stream, response: IncomingMessage, socket: 
 export const unanswered = (stream: ServerHttp2Stream, status: number, text: string): void => {
   if (stream.destroyed || stream.closed || stream.headersSent) return
   stream.respond({ ':status': status, 'content-type': 'text/plain; charset=utf-8' })
+  endEarly(stream)
   stream.end(`${text}\n`)
   stream.resume()
 }

@@ -9,6 +9,7 @@ import {
 import type { Duplex } from 'node:stream'
 import { unanswered } from './http1Calls.ts'
 import type { Call } from './serveChannel.ts'
+import { endWith, wasCut } from './streamEnd.ts'
 
 const WINDOW_BYTES = 1_048_576
 const SESSION_WINDOW_BYTES = 16_777_216
@@ -55,7 +56,7 @@ const carry = ({ stream, flags, rawHeaders }: Call, link: Link, name: string): v
   } catch (error) {
     return unanswered(stream, 502, `${name} does not take the call: ${(error as Error).message}`)
   }
-  upstream.on('error', () => {}) // 'close' follows
+  upstream.on('error', (error) => (link.lost ||= error.message)) // 'close' follows
   requestOn(stream, upstream, endStream)
   answerOn(upstream, stream)
   upstream.on('close', () => {
@@ -78,26 +79,26 @@ const requestOn = (stream: ServerHttp2Stream, upstream: ClientHttp2Stream, isEnd
   if (isEnded) return
   let trailers: OutgoingHttpHeaders = {}
   stream.on('trailers', (headers) => (trailers = { ...headers }))
-  upstream.on('wantTrailers', () => upstream.sendTrailers(trailers))
-  stream.on('end', () => stream.aborted || upstream.end())
+  endWith(upstream, () => trailers)
+  stream.on('end', () => wasCut(stream) || upstream.end())
   stream.pipe(upstream, { end: false })
 }
 
 const answerOn = (upstream: ClientHttp2Stream, stream: ServerHttp2Stream): void => {
   let trailers: OutgoingHttpHeaders = {}
-  let isEnded = false
   upstream.on('headers', (headers) => {
     if (stream.writable && !stream.headersSent) stream.additionalHeaders({ ...headers })
   })
+  upstream.on('trailers', (headers) => (trailers = { ...headers }))
   upstream.on('response', (headers, flags) => {
     if (stream.destroyed || stream.closed) return
-    isEnded = (flags & constants.NGHTTP2_FLAG_END_STREAM) !== 0
+    const isEnded = (flags & constants.NGHTTP2_FLAG_END_STREAM) !== 0
     stream.respond({ ...headers }, { endStream: isEnded, waitForTrailers: !isEnded })
+    if (isEnded) return void upstream.resume()
+    endWith(stream, () => trailers)
+    upstream.on('end', () => wasCut(upstream) || stream.end())
+    upstream.pipe(stream, { end: false }) // not earlier: data may be told before the head that came with it
   })
-  upstream.on('trailers', (headers) => (trailers = { ...headers }))
-  stream.on('wantTrailers', () => stream.sendTrailers(trailers))
-  upstream.on('end', () => isEnded || upstream.aborted || stream.end())
-  upstream.pipe(stream, { end: false })
 }
 
 /** Header fields as Node sends them: values of one name together. */

@@ -1,11 +1,17 @@
 import { constants, type ServerHttp2Stream } from 'node:http2'
 import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
+import { endWith, wasCut } from './streamEnd.ts'
 
-/** Bytes both ways between a stream of the channel and a connection. An end is passed on as an end, a reset as a reset. */
+/**
+ * Bytes both ways between a stream of the channel, which waits for trailers, and a connection. An end is passed on as an
+ * end, a reset as a reset.
+ */
 export const joinStreams = (stream: ServerHttp2Stream, socket: Duplex): void => {
-  stream.pipe(socket)
+  stream.pipe(socket, { end: false })
+  stream.on('end', () => wasCut(stream) || socket.end())
   socket.pipe(stream)
+  endWith(stream, () => ({}))
   stream.on('error', () => {}) // 'close' follows
   socket.on('error', () => {
     if (!stream.destroyed) stream.close(constants.NGHTTP2_CONNECT_ERROR)
@@ -14,7 +20,7 @@ export const joinStreams = (stream: ServerHttp2Stream, socket: Duplex): void => 
     if (!socket.readableEnded && !stream.destroyed) stream.close(constants.NGHTTP2_CONNECT_ERROR)
   })
   stream.on('close', () => {
-    if (stream.rstCode === constants.NGHTTP2_NO_ERROR && stream.readableEnded) return void socket.end()
+    if (!wasCut(stream) && stream.readableEnded) return void socket.end()
     const { resetAndDestroy } = socket as Partial<Socket>
     if (resetAndDestroy) resetAndDestroy.call(socket)
     else socket.destroy()

@@ -110,6 +110,12 @@ export const keepChannel = async <R extends Reached>(steps: Steps<R>, keeping: K
     tell({ is: 'up', channel: ++count })
   }
 
+  /** The channel ended before its replacement was up. */
+  const lostEarly = (why: string): void => {
+    current = undefined
+    tell({ is: 'lost', channel: count, because: why })
+  }
+
   while (!signal.aborted) {
     if (current === undefined) tell({ is: 'connecting' })
     const reached = await steps.reach(signal)
@@ -140,9 +146,9 @@ export const keepChannel = async <R extends Reached>(steps: Steps<R>, keeping: K
     if (over.is === 'stopped') break
     failures = clock.now() - upAt >= timing.stableMs ? 0 : failures
     failed(over.why, true)
-    if (over.is === 'lost') current = undefined
-    else void channel.ended.then(() => (current = current === channel ? undefined : current))
     tell({ is: over.is, channel: count, because: over.why })
+    if (over.is === 'lost') current = undefined
+    else void channel.ended.then((why) => current === channel && lostEarly(why))
   }
 
   tell({ is: 'draining' })

@@ -49,8 +49,7 @@ const half = (out: Pipe, into: Pipe, other: () => Duplex): Duplex => {
     writev: (chunks, done) => send(Buffer.concat(chunks.map(({ chunk }) => chunk)), done),
     final: (done) => send(null, done),
     destroy: (error, done) => {
-      // As a reset would be: the other side learns of it after what is on its way.
-      if (!other().destroyed) setImmediate(() => other().destroy(stream.writableFinished ? undefined : reset()))
+      if (!other().destroyed) setImmediate(() => other().destroy()) // after what is on its way
       done(error)
     },
   })
@@ -64,5 +63,3 @@ const half = (out: Pipe, into: Pipe, other: () => Duplex): Duplex => {
     unref: nothing,
   })
 }
-
-const reset = (): Error => Object.assign(new Error('the other side closed the connection'), { code: 'ECONNRESET' })

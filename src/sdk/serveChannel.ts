@@ -40,7 +40,7 @@ export interface Handle {
 /** A channel at its app's end. */
 export interface Served {
   readonly channel: Channel
-  /** The proxy has opened Ping. */
+  /** The proxy has opened Ping and has had our first message there. */
   readonly pinged: Promise<void>
   destroy(): void
 }
@@ -81,12 +81,15 @@ export const serveChannel = (connection: Duplex, { handle, clock, timing, bytesR
     session.close()
   }
 
+  /** A connection that breaks ends its streams first. */
+  const pingEnded = () => setImmediate(() => session.destroyed || leaving.settle('the proxy ended Ping'))
+
   const streamOpened = (stream: ServerHttp2Stream, headers: IncomingHttpHeaders, flags: number, raw: unknown) => {
     if (headers[':path'] === PING_PATH) {
-      const ping = answerPing(stream, clock, timing.pingMs, () => leaving.settle('the proxy ended Ping'))
+      const ping = answerPing(stream, clock, timing.pingMs, pingEnded)
       pings.add(ping)
       stream.once('close', () => pings.delete(ping))
-      pinged.settle()
+      beat(session, () => pinged.settle()) // its answer shows that the proxy has our first message, and knows of us
       return
     }
     calls++

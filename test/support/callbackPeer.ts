@@ -57,8 +57,9 @@ export interface PeerOptions {
   readonly withNonce?: boolean
   /** False for a peer that never opens Ping. */
   readonly withPing?: boolean
-  /** Other fields of the answer, behind the port. */
+  /** TLS on the channel, and on the connections to the API. */
   readonly secure?: (socket: Socket) => Promise<Duplex>
+  readonly secureApi?: (socket: Socket) => Promise<Duplex>
 }
 
 export const openCallbackPeer = async (options: PeerOptions = {}): Promise<CallbackPeer> => {
@@ -95,10 +96,6 @@ export const openCallbackPeer = async (options: PeerOptions = {}): Promise<Callb
 
   const api = createServer()
   api.on('session', (session) => session.on('error', () => {}))
-  api.on('connection', (socket: Socket) => {
-    sockets.add(socket)
-    socket.on('error', () => {})
-  })
   api.on('stream', (stream: ServerHttp2Stream, headers) => {
     stream.on('error', () => {})
     const chunks: Buffer[] = []
@@ -110,9 +107,20 @@ export const openCallbackPeer = async (options: PeerOptions = {}): Promise<Callb
       else refuseWith(stream, 12)
     })
   })
-  api.listen(options.port ?? 0, host)
-  await once(api, 'listening')
-  const { port } = api.address() as AddressInfo
+  const front = createTcpServer((socket) => {
+    sockets.add(socket)
+    socket.on('error', () => {})
+    const { secureApi } = options
+    if (secureApi === undefined) api.emit('connection', socket)
+    else
+      void secureApi(socket).then(
+        (secured) => api.emit('connection', secured),
+        () => socket.destroy(),
+      )
+  })
+  front.listen(options.port ?? 0, host)
+  await once(front, 'listening')
+  const { port } = front.address() as AddressInfo
   return {
     port,
     address: `${host}:${port}`,
@@ -121,9 +129,10 @@ export const openCallbackPeer = async (options: PeerOptions = {}): Promise<Callb
     next: () => new Promise((resolve) => waiting.push(resolve)),
     close: async () => {
       for (const listener of listeners) listener.close()
-      api.close()
+      const closed = once(front, 'close')
+      front.close()
       for (const socket of sockets) socket.resetAndDestroy()
-      await once(api, 'close')
+      await closed
     },
   }
 }
