@@ -61,7 +61,7 @@ export const askForChannel = async (stream: Duplex, asker: Asker, signal: AbortS
       if (reply.status !== 0) return refusal(reply.status, reply.message)
       const answer = decodeConnectAnswer(unaryMessage(reply.body))
       keep = true
-      return { is: 'answer', answer, release: () => session.close() }
+      return { is: 'answer', answer, release: () => session.destroy() }
     }
     return refusal(UNIMPLEMENTED, '')
   } catch (error) {

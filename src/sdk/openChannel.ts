@@ -52,9 +52,9 @@ export const openChannel = async (reached: ReachedProxy, opening: Opening, stop:
     const dial = tls === undefined ? plain : await secured(plain, tls, proxy.host, dialling.signal)
     dialling.over()
     if (typeof dial === 'string') return failed(`TLS on the channel failed: ${dial}`)
-    if (answer.answer.nonce) dial.write(Buffer.concat([CHANNEL_MAGIC, answer.answer.nonce]))
+    if (answer.answer.nonce) await written(dial, Buffer.concat([CHANNEL_MAGIC, answer.answer.nonce]))
     answer.release()
-
+    if (dial.destroyed) return failed('the channel was closed at once')
     const served = serveChannel(dial, { handle: opening.handle, clock, timing, bytesRead: () => plain.bytesRead })
     const pinging = limited(clock, timing.firstPingMs, stop)
     const first = await Promise.race([
@@ -100,6 +100,13 @@ const dialled = ({ host, port }: Address, signal: AbortSignal): Promise<Socket |
     socket.once('close', () => done('it was closed'))
     socket.once('connect', () => done(socket))
     if (signal.aborted) stop()
+  })
+
+/** Resolves when the bytes have left us, or never will: HTTP/2 takes the handle over, and aborts where TLS still writes. */
+const written = (stream: Duplex, bytes: Buffer): Promise<void> =>
+  new Promise((resolve) => {
+    stream.once('close', resolve)
+    stream.write(bytes, () => resolve())
   })
 
 const secured = (socket: Socket, tls: ConnectionOptions, host: string, signal: AbortSignal): Promise<Duplex | string> =>

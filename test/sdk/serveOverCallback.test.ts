@@ -1,12 +1,9 @@
-import { execFileSync } from 'node:child_process'
 import { EventEmitter, once } from 'node:events'
-import { readFileSync } from 'node:fs'
 import { createServer as createHttpServer, type IncomingMessage } from 'node:http'
 import { createServer as createHttp2Server, type ServerHttp2Stream } from 'node:http2'
 import { type AddressInfo, createServer as createTcpServer, type Socket } from 'node:net'
-import { join } from 'node:path'
 import { type Duplex, duplexPair } from 'node:stream'
-import { TLSSocket } from 'node:tls'
+import { createServer as createTlsServer, type TLSSocket } from 'node:tls'
 import * as grpc from '@grpc/grpc-js'
 import { type Test, test } from 'tap'
 import { WebSocketServer } from 'ws'
@@ -24,6 +21,7 @@ import {
   refuseWith,
   replyOf,
 } from '../support/callbackPeer.ts'
+import { openWorkshop } from '../support/certificates.ts'
 
 const QUICK = { probeMs: 50, backoffFirstMs: 1, backoffMaxMs: 20 }
 
@@ -632,47 +630,22 @@ test('a proxy that never opens Ping, or is silent, is left', async (t) => {
 })
 
 test('TLS, and mutual TLS: on the API and on the channel', async (t) => {
-  const directory = t.testdir()
-  const make = (name: string, host: string) => {
-    const files = [join(directory, `${name}.key`), join(directory, `${name}.pem`)] as const
-    execFileSync(
-      'openssl',
-      [
-        'req',
-        '-x509',
-        '-newkey',
-        'ec',
-        '-pkeyopt',
-        'ec_paramgen_curve:P-256',
-        '-nodes',
-        '-days',
-        '2',
-        '-subj',
-        `/CN=${name}`,
-      ].concat(['-addext', `subjectAltName=${host}`, '-keyout', files[0], '-out', files[1]]),
-      { stdio: 'ignore' },
-    )
-    return { key: readFileSync(files[0]), cert: readFileSync(files[1]) }
-  }
-  const proxy = make('proxy', 'IP:127.0.0.1')
-  const client = make('client', 'DNS:client')
+  const workshop = openWorkshop()
+  t.teardown(workshop.close)
+  const proxy = workshop.make('proxy', { ca: true, names: ['IP:127.0.0.1'] })
+  const client = workshop.make('client', { ca: true })
   const peers: string[] = []
   const secure = async (socket: Socket): Promise<Duplex> => {
-    const tls = new TLSSocket(socket, {
-      isServer: true,
-      ...proxy,
-      ca: client.cert,
-      requestCert: true,
-      rejectUnauthorized: true,
-      ALPNProtocols: ['h2'],
-    })
-    await once(tls, 'secure')
+    const { cert, key } = proxy
+    const server = createTlsServer({ cert, key, ca: client.cert, requestCert: true, ALPNProtocols: ['h2'] })
+    server.emit('connection', socket)
+    const [tls] = (await once(server, 'secureConnection')) as [TLSSocket]
     peers.push(`${tls.getPeerCertificate().subject?.CN}`)
     return tls
   }
   const { channel } = await connected(
     t,
-    { server: echo, tls: { ca: proxy.cert, ...client } },
+    { server: echo, tls: { ca: proxy.cert, cert: client.cert, key: client.key } },
     { secure, secureApi: secure },
   )
   t.equal((await channel.call({ ':path': '/' })).status, 200)
@@ -682,7 +655,7 @@ test('TLS, and mutual TLS: on the API and on the channel', async (t) => {
   const app = serveOverCallback({
     proxy: strange.address,
     server: echo,
-    tls: { ...client },
+    tls: { cert: client.cert, key: client.key },
     signals: [],
     timing: QUICK,
   })

@@ -95,7 +95,11 @@ export const openCallbackPeer = async (options: PeerOptions = {}): Promise<Callb
   }
 
   const api = createServer()
-  api.on('session', (session) => session.on('error', () => {}))
+  const sessions = new Set<{ destroy(): void }>()
+  api.on('session', (session) => {
+    sessions.add(session)
+    session.on('error', () => {})
+  })
   api.on('stream', (stream: ServerHttp2Stream, headers) => {
     stream.on('error', () => {})
     const chunks: Buffer[] = []
@@ -131,7 +135,8 @@ export const openCallbackPeer = async (options: PeerOptions = {}): Promise<Callb
       for (const listener of listeners) listener.close()
       const closed = once(front, 'close')
       front.close()
-      for (const socket of sockets) socket.resetAndDestroy()
+      for (const session of [...sessions, ...channels.map(({ session }) => session)]) session.destroy()
+      for (const socket of sockets) socket.destroy() // no reset: Node would leave open a handle that HTTP/2 holds
       await closed
     },
   }
