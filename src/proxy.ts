@@ -31,6 +31,7 @@ import { type RuleRef, settled, type Verdict, valueOr } from './policy/verdict.t
 import type { Ledger } from './telemetry/ledger.ts'
 import type { Life } from './telemetry/life.ts'
 import type { Outcome, Result } from './telemetry/outcome.ts'
+import type { Recorder } from './telemetry/recording.ts'
 import { redactedHead, redactedTarget } from './telemetry/redact.ts'
 
 /** Everything around a connection that is not the connection. */
@@ -52,6 +53,8 @@ export interface World {
   readonly discovery?: Discovery | undefined
   /** Ways to apps that cannot be dialled; absent where none are enabled. */
   readonly channels?: Channels | undefined
+  /** Records what passes, while somebody wants it. */
+  readonly recorder?: Pick<Recorder, 'isOn' | 'watch'> | undefined
   /** Certificates, and what ends and begins TLS with them. Absent, as in a replay: all TLS is passed through. */
   readonly tls?: TlsWorld
 }
@@ -62,18 +65,20 @@ const FORWARDERS = { opaque, tls, http1, http2 } satisfies Record<Detection['pro
 
 /** The life of one connection, from accept to its one Outcome. Never rejects; the stream is destroyed when it resolves. */
 export const serve = (connection: Connection, world: World): Promise<Outcome> =>
-  recorded(connection, world, (life) => live(connection, life, world))
+  recorded(connection, world, (life, watched) => live(watched, life, world))
 
 /** The same for whoever ends TLS in its own way: it gives back what came of the connection, here it gets its Outcome. */
 export const recorded = async (
-  connection: Connection,
+  accepted: Connection,
   world: World,
-  living: (life: Life) => Promise<Traffic>,
+  living: (life: Life, connection: Connection) => Promise<Traffic>,
 ): Promise<Outcome> => {
-  const life = world.ledger.begin(connection)
+  const life = world.ledger.begin(accepted)
+  const { recorder } = world
+  const connection = recorder?.isOn() ? { ...accepted, stream: recorder.watch(accepted, life) } : accepted
   life.closer = () => connection.stream.destroy()
   try {
-    const traffic = await living(life)
+    const traffic = await living(life, connection)
     return world.ledger.end(life, resultOf(traffic.ended), traffic)
   } catch (error) {
     // What the network does is in the Traffic, so this is a bug of ours: this connection pays, no other one notices.
@@ -198,7 +203,7 @@ export const foresee = (
   world: World,
 ): Foreseen | undefined => {
   const { direction, peer, destination } = from
-  if (world.isOwn(destination)) return undefined
+  if (world.isOwn(destination) || world.recorder?.isOn()) return undefined
   const first: Facts = { direction, peer, destination }
   const policy = world.policy()
   if (valueOr(decide(policy, first).protocol, 'detect') !== 'opaque') return undefined

@@ -33,6 +33,7 @@ import type { World } from './proxy.ts'
 import { createLedger, type Ledger } from './telemetry/ledger.ts'
 import { createLog, type Log, type LogOptions } from './telemetry/log.ts'
 import { countConnections, countExposed, countRequests, createMetrics, type Metrics } from './telemetry/metrics.ts'
+import { createRecorder } from './telemetry/recording.ts'
 import { openTraces, type Traces } from './telemetry/traces.ts'
 import { countTrialMetrics, countTrials } from './telemetry/trialCounts.ts'
 
@@ -130,6 +131,7 @@ const serve = async (
       if (reload.is !== 'unchanged') countReload(reload.is)
     },
   })
+  const recorder = createRecorder(ledger, systemClock, () => pump?.forgetRoutes(), tls.secrets)
   const counts = countTrials(ledger)
   const candidate = keepCandidate(trial, {
     clock: systemClock,
@@ -153,6 +155,7 @@ const serve = async (
   const world: World = {
     policy: live.policy,
     candidate: candidate.policy,
+    recorder,
     dial: tcpDialer(tunedOpener(sections.sockets, shim, dials)),
     relay: pump?.relay ?? relay,
     clock: systemClock,
@@ -187,7 +190,7 @@ const serve = async (
   try {
     const metrics = metricsOf(ledger, tls, discovery)
     const { registry } = metrics
-    countReload = countProcess(metrics, { ...world, time: systemClock.time })
+    countReload = countProcess(metrics, { ...world, recorder, time: systemClock.time })
     const warn = (message: string) => log.warn(message)
     const opened = (it: Listening) => void listening.push(it)
     callback = await callbackFor(sections, tls, io, log)
@@ -198,7 +201,7 @@ const serve = async (
     }))
     await openListeners(wanted, { world, shim, pump, opened, warn })
     const shutdown = () => stop.emit('stop', 'POST /shutdown')
-    const shown = { world, registry, log, env: io.env, version, candidate, counts }
+    const shown = { world, registry, log, env: io.env, version, candidate, counts, recorder }
     await openAdmin({ ...shown, opened: (it) => void admin.push(it), shutdown })
     const config = resolve(io.cwd, paths[0] ?? '.')
     const about = { ...world, environment, metrics: registry, env: io.env, config, version, log }

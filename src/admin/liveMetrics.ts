@@ -3,11 +3,13 @@ import type { Policy } from '../policy/policy.ts'
 import type { Ledger } from '../telemetry/ledger.ts'
 import { countLimits } from '../telemetry/limitHits.ts'
 import type { Metrics } from '../telemetry/metrics.ts'
+import type { Recorder } from '../telemetry/recording.ts'
 
 /** What is counted of a process beside its connections and requests. */
 export interface Counted {
   readonly ledger: Ledger
   readonly http: Pick<HttpState, 'pool' | 'hits'>
+  readonly recorder: Pick<Recorder, 'dropped'>
   readonly policy: () => Policy
   /** Milliseconds since 1970. */
   readonly time: () => number
@@ -17,7 +19,7 @@ export interface Counted {
 export type CountReload = (result: 'replaced' | 'kept') => void
 
 /** Counts the pool, each limit that is hit, and what becomes of the policy. Returns whom to tell of reloads. */
-export const countProcess = (metrics: Metrics, { ledger, http, policy, time }: Counted): CountReload => {
+export const countProcess = (metrics: Metrics, { ledger, http, recorder, policy, time }: Counted): CountReload => {
   metrics.gauge('upstream_connections', {
     help: 'Connections to upstreams that HTTP requests share, by what they do now.',
     labels: ['state'],
@@ -37,6 +39,11 @@ export const countProcess = (metrics: Metrics, { ledger, http, policy, time }: C
     'http.rateLimit': http.hits.rate,
     'http.retry.budget': http.hits.retryBudget,
   }))
+  metrics.counter('capture_packets_dropped_total', {
+    help: 'Packets missing from captures of sluice tap --pcapng, because whoever wrote them was slow or too much was held.',
+    labels: [],
+    collect: (counter) => counter.inc(recorder.dropped()),
+  })
   const reloads = metrics.counter('policy_reloads_total', {
     help: 'Changes of the policy, by result: replaced, or kept because the new one was not good.',
     labels: ['result'],

@@ -4,6 +4,7 @@ import type { World } from '../proxy.ts'
 import type { Log } from '../telemetry/log.ts'
 import type { Metrics } from '../telemetry/metrics.ts'
 import { createPulse } from '../telemetry/pulse.ts'
+import type { Recorder } from '../telemetry/recording.ts'
 import type { TrialCounts } from '../telemetry/trialCounts.ts'
 import { type Candidate, candidateRoutes } from './candidate.ts'
 import { certificateWarnings, missingCertificates } from './liveTls.ts'
@@ -11,6 +12,7 @@ import { pageRoutes } from './page.ts'
 import { adminRoutes } from './routes.ts'
 import { type AdminServer, startAdmin } from './server.ts'
 import { tapRoutes } from './tap.ts'
+import { captureRoutes } from './tapCapture.ts'
 
 /** What the admin server of a process shows and may do. */
 export interface AdminProcess {
@@ -21,6 +23,7 @@ export interface AdminProcess {
   readonly version: string
   readonly candidate: Candidate
   readonly counts: TrialCounts
+  readonly recorder: Recorder
   readonly opened: (server: AdminServer) => void
   /** Begins an orderly stop, where the configuration allows it. */
   readonly shutdown: () => void
@@ -35,6 +38,7 @@ export const openAdmin = async ({
   version,
   candidate,
   counts,
+  recorder,
   opened,
   shutdown,
 }: AdminProcess): Promise<void> => {
@@ -52,6 +56,7 @@ export const openAdmin = async ({
     shutdown: admin.shutdown ? shutdown : undefined,
   })
   const page = pageRoutes({ ledger, policy, pulse: createPulse(ledger, clock, warnings), time: clock.time, version })
-  const routes = { ...state, ...page, ...tapRoutes(ledger), ...candidateRoutes(candidate, counts) }
+  const captures = captureRoutes(recorder, admin.captures, version)
+  const routes = { ...state, ...page, ...tapRoutes(ledger), ...captures, ...candidateRoutes(candidate, counts) }
   for (const address of admin.address) opened(await startAdmin({ address, routes, token }))
 }

@@ -4,20 +4,29 @@ import type { Ledger } from '../telemetry/ledger.ts'
 import { type Event, feed } from '../telemetry/stream.ts'
 import { type AdminRoutes, text } from './server.ts'
 
+/** What a tap is asked for. */
+export interface TapQuery {
+  readonly wanted: Readonly<Record<string, string>>
+  readonly limit: number
+}
+
+/** Reads the filters and the limit of a query; or says what is wrong with them. */
+export const tapQuery = ({ searchParams }: URL): TapQuery | string => {
+  const { limit = '', ...wanted } = Object.fromEntries(searchParams)
+  const unknown = Object.keys(wanted).find((name) => FILTERS[name] === undefined)
+  if (unknown !== undefined)
+    return `there is no filter '${unknown.slice(0, 50)}'; there are ${Object.keys(FILTERS).join(', ')} and limit\n`
+  if (limit !== '' && !/^[1-9]\d{0,8}$/.test(limit))
+    return `limit is a whole number from 1, not '${limit.slice(0, 50)}'\n`
+  return { wanted, limit: limit === '' ? Number.POSITIVE_INFINITY : Number(limit) }
+}
+
 /** `GET /tap`: what ends from now on, one JSON object a line, for as long as the reader stays. */
 export const tapRoutes = (ledger: Ledger): AdminRoutes => ({
   'GET /tap': ({ url }) => {
-    const { limit = '', ...wanted } = Object.fromEntries(url.searchParams)
-    const unknown = Object.keys(wanted).find((name) => FILTERS[name] === undefined)
-    if (unknown !== undefined) {
-      return text(
-        400,
-        `there is no filter '${unknown.slice(0, 50)}'; there are ${Object.keys(FILTERS).join(', ')} and limit\n`,
-      )
-    }
-    if (limit !== '' && !/^[1-9]\d{0,8}$/.test(limit))
-      return text(400, `limit is a whole number from 1, not '${limit.slice(0, 50)}'\n`)
-    return (response) => stream(response, ledger, wanted, limit === '' ? Number.POSITIVE_INFINITY : Number(limit))
+    const query = tapQuery(url)
+    if (typeof query === 'string') return text(400, query)
+    return (response) => stream(response, ledger, query.wanted, query.limit)
   },
 })
 

@@ -4,27 +4,33 @@ import { type Arguments, type Command, type Io, single, UsageError } from '../ne
 import { FILTERS } from '../telemetry/filter.ts'
 import type { Outcome, RequestOutcome } from '../telemetry/outcome.ts'
 import { outcomeText, requestText } from '../telemetry/outcomeText.ts'
+import { recordTo } from './tapFile.ts'
 
 /** `sluice tap`: what a running proxy does, as it does it. */
 export const tapCommand: Command = {
   name: 'tap',
   summary: 'show connections and requests of a running proxy as they end',
-  usage: '[--admin ADDRESS] [filters] [--limit N] [--json]',
+  usage: '[--admin ADDRESS] [filters] [--limit N] [--json | --pcapng FILE]',
   flagsOnly: true,
   options: {
     admin: { value: 'ADDRESS', help: 'the admin server (127.0.0.1:4191)' },
     ...FILTERS,
     limit: { value: 'N', help: 'end after so many' },
     json: { help: 'one JSON object a line' },
+    pcapng: {
+      value: 'FILE',
+      help: 'record connections that begin from now on, byte by byte, for Wireshark and sluice replay; wants admin.captures',
+    },
   },
   examples: [
     'sluice tap --direction outbound --status 5xx',
     'sluice tap --destination 10.0.0.5:3306 --limit 10 --json',
+    'sluice tap --rule databases --limit 20 --pcapng trouble.pcapng',
   ],
   run: (args, io) => tap(args, io),
 }
 
-const tap = (args: Arguments, io: Io): Promise<number> => {
+const tap = async (args: Arguments, io: Io): Promise<number> => {
   const written = single(args, 'admin') ?? '127.0.0.1:4191'
   const address = parseAddress(written)
   if (address === undefined)
@@ -36,6 +42,8 @@ const tap = (args: Arguments, io: Io): Promise<number> => {
   }
   const token = io.env.SLUICE_ADMIN_TOKEN
   const headers = token ? { authorization: `Bearer ${token}` } : {}
+  const file = single(args, 'pcapng')
+  if (file !== undefined) return recordTo(file, { ...address, path: `/tap.pcapng?${query}`, headers }, written, io)
   return new Promise((resolve) => {
     const fail = (why: string) => {
       io.err(`sluice tap: ${why}\n`)

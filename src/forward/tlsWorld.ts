@@ -17,6 +17,8 @@ export interface TlsWorld {
   readonly plainPeers: PlainPeers
   /** Reads the certificates of another document, and gives what puts them in use, in the turn in which it is called. */
   readonly prepare: (sections: Sections) => Promise<() => void>
+  /** Hears the secrets of sessions, where the policy has them logged. */
+  readonly secrets?: KeyLog['subscribe']
   readonly close: () => void
 }
 
@@ -46,6 +48,7 @@ export const openTls = async (
     terminator: createTerminator({ ...common, tickets, handshakesMax: maxHandshakes }),
     originate: createOriginator(common),
     plainPeers: createPlainPeers(clock),
+    ...(keyLog && { secrets: keyLog.subscribe }),
     prepare: (next) => certificates.prepare(sourceOf(next, clock)),
     close: () => {
       certificates.close()

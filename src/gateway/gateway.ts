@@ -105,7 +105,7 @@ export const createGateway = (
     return serveInside(inside, life, { ...world, policy })
   }
 
-  return (connection, world) => recorded(connection, world, (life) => answer(connection, life, world))
+  return (connection, world) => recorded(connection, world, (life, watched) => answer(watched, life, world))
 }
 
 const factsOf = ({ direction, peer }: Connection, { sni, alpn, extensions }: ClientHello) => ({

@@ -32,7 +32,7 @@ const busy = () => {
   countRequests(metrics, ledger)
   countExposed(metrics, ledger)
   countTrialMetrics(metrics, ledger)
-  const world = { ...worldOf(''), ledger, time: Date.now }
+  const world = { ...worldOf(''), ledger, recorder: { dropped: () => 0 }, time: Date.now }
   const reloaded = countProcess(metrics, world)
   reloaded('replaced')
   const serve = (rule: string) => {

@@ -20,6 +20,11 @@ export const admin = section({
       says: 'whether POST /shutdown begins an orderly stop',
       because: 'whoever can reach the page could stop the pod; jobs that need it switch it on',
     }),
+    captures: setting(flag, {
+      builtIn: false,
+      says: 'whether `sluice tap --pcapng` may record what passes, byte by byte',
+      because: 'a recording holds the tokens, cookies and data of everybody; nobody gets one who was not meant to',
+    }),
   }),
   says: 'the admin server',
   byName: false,
