@@ -3,6 +3,7 @@ import { defaultsText, defaultsValue } from '../policy/defaultsText.ts'
 import type { Diagnostic } from '../policy/diagnostic.ts'
 import { FORMATS, type Format } from '../policy/diagnosticFormats.ts'
 import { counted } from './counted.ts'
+import { lintCertificates } from './lintCertificates.ts'
 import { loadPolicy } from './livePolicy.ts'
 
 /** `sluice check`: whether documents are a policy, and what is wrong with them. */
@@ -33,7 +34,8 @@ export const checkCommand: Command = {
     const format = formatOf(json ? 'json' : (single(args, 'format') ?? 'text'))
     if (args.positionals.length === 0) throw new UsageError('name at least one file or directory to check')
     const loaded = await loadPolicy(args.positionals)
-    const diagnostics = loaded.is === 'policy' ? loaded.warnings : loaded.diagnostics
+    const diagnostics =
+      loaded.is === 'policy' ? [...loaded.warnings, ...(await lintCertificates(loaded.policy))] : loaded.diagnostics
     const unreadable = loaded.is === 'mistaken' ? loaded.unreadable : []
     for (const problem of unreadable) io.err(`sluice check: ${problem}\n`)
     const print = format === 'text' ? io.err : io.out

@@ -1,5 +1,7 @@
+import type { PortRange } from './conditions/port.ts'
 import { CONDITION_TABLE } from './conditions.ts'
 import type { Diagnostic, MistakeCode, Place } from './diagnostic.ts'
+import { piecesOf } from './lintTogether.ts'
 import type { Clause, RuleText, Saying } from './policyText.ts'
 import { written } from './written.ts'
 
@@ -32,6 +34,9 @@ const hidden = (rule: RuleText, before: readonly RuleText[]): Diagnostic[] => {
   const [first] = hiders
   if (first?.by !== undefined && hiders.every(({ by }) => by !== undefined))
     return [doubt('hidden-rule', rule.place(['name']), `this rule decides nothing: ${firstIs(first.by)}`)]
+  const pieces = before.length > 0 ? piecesOf(rule, before) : undefined
+  const together = pieces && hiddenTogether(rule, pieces, before)
+  if (together !== undefined) return together
   return hiders.flatMap(({ saying, by }) => {
     // Saying the same again is no harm.
     if (by === undefined || written(saidBy(by, saying)?.written) === written(saying.written)) return []
@@ -44,6 +49,53 @@ const hidden = (rule: RuleText, before: readonly RuleText[]): Diagnostic[] => {
     ]
   })
 }
+
+/** What no single rule before it hides of a rule, but several do: all of it, or some of its ports. */
+const hiddenTogether = (
+  rule: RuleText,
+  pieces: readonly RuleText[],
+  before: readonly RuleText[],
+): Diagnostic[] | undefined => {
+  const hiders = pieces.map((piece) =>
+    rule.says.map((saying) => before.find((other) => saidBy(other, saying) !== undefined && covers(other, piece))),
+  )
+  const isHidden = (i: number) => hiders[i]!.every((by) => by !== undefined)
+  const names = (of: readonly (readonly (RuleText | undefined)[])[]) =>
+    [...new Set(of.flat())].map((by) => `"${by!.ref.name}" (${by!.ref.file}:${by!.ref.line})`).join(' or ')
+  if (rule.says.length > 0 && pieces.every((_, i) => isHidden(i)))
+    return [
+      doubt(
+        'hidden-rule',
+        rule.place(['name']),
+        `this rule decides nothing: wherever it matches, ${names(hiders)} comes first`,
+      ),
+    ]
+  const own = (clauseOf(rule, 'port')?.value ?? []) as readonly PortRange[]
+  const shadowed = own.flatMap((range) => {
+    const of = hiders.filter((_, i) => within(portOf(pieces[i]!), range))
+    return of.every((by) => by.every((it) => it !== undefined)) ? [{ range, of }] : []
+  })
+  const isOtherwise = shadowed.some(({ of }) =>
+    of.flat().some((other) => rule.says.some((saying) => !saysTheSame(other!, saying))),
+  )
+  if (!isOtherwise) return undefined
+  const list = shadowed.map(({ range: { first, last } }) => (first === last ? first : `${first}-${last}`)).join(', ')
+  const by = names(shadowed.flatMap(({ of }) => of))
+  return [
+    doubt(
+      'hidden-rule',
+      rule.place(['when', 'port'], 'key'),
+      `of these ports ${list} never come here: ${by} comes first`,
+    ),
+  ]
+}
+
+const portOf = (piece: RuleText): PortRange => (clauseOf(piece, 'port')!.value as readonly PortRange[])[0]!
+
+const within = (inner: PortRange, outer: PortRange): boolean => outer.first <= inner.first && inner.last <= outer.last
+
+const saysTheSame = (rule: RuleText, saying: Saying): boolean =>
+  written(saidBy(rule, saying)?.written) === written(saying.written)
 
 const saidBy = (rule: RuleText, { aspect }: Saying): Saying | undefined => rule.says.find((it) => it.aspect === aspect)
 

@@ -2,6 +2,7 @@ import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'tap'
 import { certsCommand } from '../../src/admin/certsCommand.ts'
+import { checkCommand } from '../../src/admin/checkCommand.ts'
 import { openWorkshop } from '../support/certificates.ts'
 import { runCommand } from '../support/runCommand.ts'
 
@@ -35,6 +36,27 @@ rules: [{ name: front, when: { direction: inbound }, then: { tls: { terminate: s
   t.match(out, /issued by CN=root/)
   t.match(out, /used by section mesh, "front" .*a.yaml:\d+\n/)
   t.match(out, /trust farm: 1 roots\n/)
+})
+
+test('check warns of a certificate that nothing uses, and of names with a star that no rule ends TLS for', async (t) => {
+  const files =
+    'certificates: { shop: { cert: ../shop.pem, key: ../shop.key }, soon: { cert: ../soon.pem, key: ../soon.key } }'
+  const rule = (sni: string, terminate: string) =>
+    document(`${files}\nrules: [{ name: a, when: { sni: ${sni} }, then: { tls: { terminate: ${terminate} } } }]`)
+  const star = /shop\.pem:1:1: warning: certificate shop is for \*\.shop\.example, but no rule ends TLS with it/
+  const unused = /soon\.pem:1:1: warning: certificate soon is used by no rule/
+  const cases: [string, string, RegExp[]][] = [
+    ['shop.example', 'shop', [star, unused]],
+    ['"*.shop.example"', 'shop', [unused]],
+    ['["*.shop.example"]', 'true', []],
+    ['www.shop.example', 'true', [star]],
+  ]
+  for (const [sni, terminate, expected] of cases) {
+    const { code, err } = await runCommand(checkCommand, [rule(sni, terminate)])
+    t.equal(code, 0)
+    t.equal(err.match(/warning:/g)?.length ?? 0, expected.length, err)
+    for (const each of expected) t.match(err, each)
+  }
 })
 
 test('certs exits with 1 for what is expiring, unreadable or does not fit, and says so in JSON as well', async (t) => {

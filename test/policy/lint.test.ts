@@ -21,7 +21,7 @@ test('rules that decide nothing and rules that nothing can match are warnings', 
       rules('when: { port: 80 }, then: { deny: true }', 'when: { port: 80, sni: a.b }, then: { deny: false }'),
       [`4:13 warning ${hiddenBy('"r0" (p.yaml:3)')}`],
     ],
-    [rules('when: { port: 80 }, then: { deny: true }', 'when: { port: [80, 81] }, then: { deny: false }'), []],
+    [rules('when: { port: 80 }, then: { deny: true }', 'when: { port: [80, 81] }, then: { deny: true }'), []],
     [
       rules('then: { deny: true }', 'when: { path: /a }, then: { deny: false, upstream: { address: "1.1.1.1:1" } }'),
       ['4:45 warning deny is not decided here: wherever it matches, "r0" (p.yaml:3) comes first'],
@@ -49,6 +49,47 @@ test('rules that decide nothing and rules that nothing can match are warnings', 
       ['3:54 warning no destination of this rule has such a port'],
     ],
     [rules('when: { destination: ["1.1.1.1:80", 1.1.1.2], port: 81-90 }, then: { deny: true }'), []],
+  ]
+  for (const [text, expected] of cases) t.same(diagnostics(text), expected, text)
+  t.end()
+})
+
+test('what several rules hide of one together is found, and so are ports that never come to it', (t) => {
+  const both = '"r0" (p.yaml:3) or "r1" (p.yaml:4)'
+  const third = (when: string, then = 'deny: false') => `when: { ${when} }, then: { ${then} }`
+  const cases: [string, string[]][] = [
+    [
+      rules(third('direction: inbound', 'deny: true'), third('direction: outbound', 'deny: true'), third('port: 25')),
+      [`5:13 warning ${hiddenBy(both)}`],
+    ],
+    [
+      rules(third('port: 1-100', 'deny: true'), third('port: 101-200', 'deny: true'), third('port: 50-150')),
+      [`5:13 warning ${hiddenBy(both)}`],
+    ],
+    [
+      rules(third('sni: a.b', 'deny: true'), third('sni: "*.c"', 'deny: true'), third('sni: [a.b, x.c], port: 443')),
+      [`5:13 warning this rule decides nothing: wherever it matches, "r0" (p.yaml:3) or "r1" (p.yaml:4) comes first`],
+    ],
+    [
+      rules(
+        third('protocol: [tls, http1]', 'deny: true'),
+        third('protocol: [http2, opaque]', 'deny: true'),
+        third('destination: 10.0.0.0/8'),
+      ),
+      [`5:13 warning ${hiddenBy(both)}`],
+    ],
+    [
+      rules(third('port: 443', 'deny: true'), third('port: [80, 443, 8443]')),
+      ['4:25 warning of these ports 443 never come here: "r0" (p.yaml:3) comes first'],
+    ],
+    [rules(third('port: 443', 'deny: true'), third('port: [80, 443]', 'deny: true')), []],
+    [
+      rules(third('direction: inbound', 'deny: true'), third('port: 25', 'deny: true'), third('port: [25, 26]')),
+      ['5:25 warning of these ports 25 never come here: "r0" (p.yaml:3) or "r1" (p.yaml:4) comes first'],
+    ],
+    [rules(third('direction: inbound', 'deny: true'), third('port: 26', 'deny: true'), third('port: 25')), []],
+    [rules(third('port: 443', 'deny: true'), third('port: 1-1000')), []],
+    [rules(third('port: 1-65535', 'deny: true'), third('sni: a.b')), [`4:13 warning ${hiddenBy('"r0" (p.yaml:3)')}`]],
   ]
   for (const [text, expected] of cases) t.same(diagnostics(text), expected, text)
   t.end()
