@@ -107,6 +107,11 @@ export class Channel implements Upstream {
     return this.#upstream.wire.h2.streams.size - (this.#ping === undefined ? 0 : 1)
   }
 
+  /** Grows with everything that comes from the app. */
+  get reads(): number {
+    return this.#upstream.wire.reads
+  }
+
   room(): number {
     return this.state === 'up' ? this.#upstream.room() : 0
   }

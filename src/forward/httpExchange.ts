@@ -242,7 +242,10 @@ export class HttpExchange implements Asking, Idling {
     this.#finish(undefined)
   }
 
-  broke(code: number, why: Why | undefined) {
+  broke(code: number, reason: Why | undefined) {
+    // An app that ends resets its calls one by one, for no reason of their own, before its channel is gone.
+    const isLeft = reason === undefined && (code === CANCEL || code === 0) && this.#channel !== undefined
+    const why = isLeft ? 'closed' : reason
     this.#asking = undefined
     this.#attempt = undefined
     if (this.#isAnswered) {

@@ -166,7 +166,8 @@ export const serveApp = async (
   t.teardown(() => socket.destroy())
   await once(socket, 'connect')
   const stream = wrap === undefined ? socket : await wrap(socket)
-  if (nonce !== undefined) stream.write(Buffer.concat([CHANNEL_MAGIC, nonce]))
+  // Node 26 aborts when http2 takes over a TLS socket that is still writing.
+  if (nonce !== undefined) await new Promise((resolve) => stream.write(Buffer.concat([CHANNEL_MAGIC, nonce]), resolve))
   const session = performServerHandshake(stream, settings as never)
   session.on('error', () => {})
   const pings: ServerHttp2Stream[] = []
