@@ -73,6 +73,7 @@ const RESOURCE_EXHAUSTED = 8
 const PERMISSION_DENIED = 7
 const UNAVAILABLE = 14
 const INTERNAL = 13
+const CLOSING = 'the proxy is shutting down'
 
 /** An app that was told a port and has not come yet. */
 interface Pending {
@@ -145,21 +146,23 @@ export const createDoor = (options: DoorOptions): Door => {
     else it.candidates.add(channel)
   }
 
-  /** With one port for all, those who come later wait until it is free. */
-  const portIsFree = async (asker: Asker): Promise<boolean> => {
-    if (port === 0 || pending.size === 0) return true
+  /** Takes its place among those who are expected. With one port for all, those who come later wait until it is free. */
+  const takePlace = async (it: Pending): Promise<boolean> => {
     const late = Promise.withResolvers<void>()
     let isLate = false
     const cancel = clock.after(connectMs, () => {
       isLate = true
       late.resolve()
     })
-    while (pending.size > 0 && !isLate) {
-      for (const older of pending) if (takesPlaceOf(asker, older)) replace(older)
-      await Promise.race([late.promise, ...[...pending].map(({ settled }) => settled)])
+    while (port !== 0 && pending.size > 0 && !isLate) {
+      for (const older of pending) if (takesPlaceOf(it.asker, older)) replace(older)
+      if (pending.size > 0) await Promise.race([late.promise, ...[...pending].map(({ settled }) => settled)])
     }
     cancel()
-    return !isLate
+    if (isLate || isClosed) return false
+    // In the turn in which it was seen to be free: others wait for the same.
+    pending.add(it)
+    return true
   }
 
   const ask = async (asker: Asker): Promise<ConnectAnswer | Refused> => {
@@ -168,7 +171,7 @@ export const createDoor = (options: DoorOptions): Door => {
       events.connected(app, status === INTERNAL ? 'failed' : 'refused', peer)
       return { status, says }
     }
-    if (isClosed) return refuse(UNAVAILABLE, 'the proxy is shutting down')
+    if (isClosed) return refuse(UNAVAILABLE, CLOSING)
     if (options.nonce === 'required' && !isOurs)
       return refuse(
         PERMISSION_DENIED,
@@ -179,12 +182,10 @@ export const createDoor = (options: DoorOptions): Door => {
     const expected = [...pending].filter((it) => it.asker.app === app && it.candidates.size === 0).length
     if (here + expected >= options.channelsMax)
       return refuse(RESOURCE_EXHAUSTED, `${app} has as many channels as it may (callback.channels)`)
-    if (!(await portIsFree(asker))) return refuse(UNAVAILABLE, `port ${port} is kept by others who connect to it`)
-    if (isClosed) return refuse(UNAVAILABLE, 'the proxy is shutting down')
-
     const { promise: settled, resolve: settle } = Promise.withResolvers<void>()
     const it: Pending = { asker, rendezvous: undefined, isOver: false, candidates: new Set(), settled, settle }
-    pending.add(it)
+    if (!(await takePlace(it)))
+      return refuse(UNAVAILABLE, isClosed ? CLOSING : `port ${port} is kept by others who connect to it`)
     const nonce = isOurs ? randomBytes(NONCE_BYTES) : undefined
     try {
       it.rendezvous = await listenForApp(

@@ -41,6 +41,8 @@ export interface Host extends Front {
 export interface HostOptions {
   /** Keys of the section, beside `enable`. */
   readonly section?: string
+  /** An address of loopback to listen on. */
+  readonly host?: string
   readonly policy?: string
   readonly env?: CallbackOptions['env']
   readonly clock?: CallbackOptions['clock']
@@ -53,7 +55,7 @@ export const TO_ORDERS = 'defaults: { upstream: { channel: orders } }'
 /** Starts one. */
 export const callbackHost = async (t: Test, options: HostOptions = {}): Promise<Host> => {
   const { clock = systemClock, env = {}, tls } = options
-  const section = `callback: { enable: true, address: "127.0.0.1:0", appId: orders${options.section ? `, ${options.section}` : ''} }`
+  const section = `callback: { enable: true, address: "${options.host ?? '127.0.0.1'}:0", appId: orders${options.section ? `, ${options.section}` : ''} }`
   const text = `${section}\n${options.policy ?? TO_ORDERS}`
   const { sections } = policyOf(text)
   const connects: string[] = []
@@ -127,7 +129,11 @@ export const ask = async (
   )
   const said = { ...reply.headers, ...reply.trailers }
   const message = reply.body.subarray(5)
-  const port = message[0] === 8 ? message[1]! - 128 + (message[2]! - 128) * 128 + (message[3] ?? 0) * 16_384 : 0
+  let port = 0
+  for (let at = 1; message[0] === 8; at += 1) {
+    port += (message[at]! & 127) * 128 ** (at - 1)
+    if (message[at]! < 128) break
+  }
   const nonce = message.length > 34 ? message.subarray(-32) : undefined
   const status = Number(said['grpc-status'] ?? -1)
   return { reply, status, says: decodeURIComponent(`${said['grpc-message'] ?? ''}`), message, port, nonce }
@@ -148,6 +154,8 @@ export interface AppOptions {
   /** Sent before anything else. */
   readonly nonce?: Buffer | undefined
   readonly settings?: Parameters<typeof createServer>[0]
+  /** Where to dial. */
+  readonly host?: string
   /** False never pings. */
   readonly pings?: boolean
   /** Puts TLS around the connection. */
@@ -159,9 +167,9 @@ export const serveApp = async (
   t: Test,
   port: number,
   handler: AppHandler,
-  { nonce, settings, pings: isPinging = true, wrap }: AppOptions = {},
+  { nonce, settings, host = '127.0.0.1', pings: isPinging = true, wrap }: AppOptions = {},
 ): Promise<TestApp> => {
-  const socket = connect({ port, host: '127.0.0.1', noDelay: true })
+  const socket = connect({ port, host, noDelay: true })
   socket.on('error', () => {})
   t.teardown(() => socket.destroy())
   await once(socket, 'connect')
@@ -196,7 +204,7 @@ export const openApp = async (
     ...(app !== undefined && { 'sluice-app-id': app }),
   })
   if (asked.status !== 0) throw new Error(`ConnectAppCallback ended with ${asked.status}: ${asked.says}`)
-  const serving = await serveApp(t, asked.port, handler, { nonce: asked.nonce, ...rest })
+  const serving = await serveApp(t, asked.port, handler, { nonce: asked.nonce, host: host.api.host, ...rest })
   session.close()
   if (rest.pings !== false) await host.until(() => host.callback.registry.list(app ?? 'orders').length > before)
   return serving
