@@ -1,6 +1,7 @@
 import { BoundSocket, connect, isIP, Socket, type TcpNetConnectOpts } from 'node:net'
 import { fdOf, type Shim } from '../native/shim.ts'
 import type { TcpOpener } from '../net/dial.ts'
+import { DIRECT_READS, makeDirect } from '../net/direct.ts'
 import type { OwnDials } from './ownDials.ts'
 
 /** What the kernel is told about every socket; 0 leaves a thing as the kernel has it. */
@@ -25,10 +26,16 @@ export const tune = (socket: Socket, { userTimeout, keepalive }: SocketOptions, 
 /** Opens sockets as `net.connect` does, with these options; the mark is on before the first packet leaves. */
 export const tunedOpener =
   (options: SocketOptions, shim: Shim | undefined, dials?: OwnDials): TcpOpener =>
-  (to) => {
+  (plain) => {
+    const to = shim === undefined ? plain : { ...plain, ...DIRECT_READS }
     const socket = options.mark > 0 && shim !== undefined ? marked(to, options.mark, shim) : connect(to)
     dials?.opened(socket, { host: to.host ?? '', port: to.port })
-    socket.once('connect', () => tune(socket, options, shim))
+    socket.once('connect', () => {
+      tune(socket, options, shim)
+      const fd = fdOf(socket)
+      if (shim === undefined || fd === undefined) return
+      makeDirect(socket, (first, firstBytes, second) => shim.send(fd, first, firstBytes, second))
+    })
     return socket
   }
 

@@ -4,6 +4,7 @@ import type { Answer, Asking, RequestHead } from '../forward/exchange.ts'
 import type { Waiter } from '../forward/pool.ts'
 import { type Address, formatAddress } from '../net/address.ts'
 import { codedError } from '../net/codedError.ts'
+import { kept } from '../net/direct.ts'
 
 const CANCEL = 8
 const NOTHING = Buffer.alloc(0)
@@ -109,7 +110,7 @@ class TunnelStream extends Duplex {
   came(chunk: Buffer, last: boolean): void {
     if (this.destroyed) return
     this.#unread += chunk.length
-    if (chunk.length > 0 && this.push(chunk)) this.#acknowledge()
+    if (chunk.length > 0 && this.push(kept(chunk))) this.#acknowledge()
     if (!last) return
     this.push(null)
   }

@@ -93,7 +93,10 @@ export class Http1Reader<Head extends Meaning & { readonly framing: Framing }> {
     this.#grammar = grammar
   }
 
-  /** Reads `bytes`, and what was kept of those before. */
+  /**
+   * Reads `bytes`, and what was kept of those before. The bytes are the caller's again once the events are dealt with:
+   * data is a view of them, and what is left for later is copied.
+   */
   push(bytes: Buffer): Http1Event<Head>[] {
     const events: Http1Event<Head>[] = []
     if (this.#state === 'failed') return events
@@ -103,6 +106,8 @@ export class Http1Reader<Head extends Meaning & { readonly framing: Framing }> {
     } catch (error) {
       events.push(this.#failed(error))
     }
+    if (this.unread > 0) this.#keep(NOTHING)
+    else this.rest()
     return events
   }
 
@@ -140,7 +145,7 @@ export class Http1Reader<Head extends Meaning & { readonly framing: Framing }> {
 
   /** Takes the bytes that were not read. */
   rest(): Buffer {
-    const rest = this.#bytes.subarray(this.#at)
+    const rest = this.unread === 0 ? NOTHING : this.#bytes.subarray(this.#at)
     this.#bytes = NOTHING
     this.#at = 0
     return rest
@@ -162,20 +167,24 @@ export class Http1Reader<Head extends Meaning & { readonly framing: Framing }> {
       this.#at = 0
       return
     }
-    if (bytes.length === 0) return
-    const kept = this.#bytes.length - this.#at
+    if (bytes.length > 0) this.#keep(bytes)
+  }
+
+  /** Has what is unread, and `more` behind it, in a buffer of its own. */
+  #keep(more: Buffer): void {
+    const unread = this.unread
     const end = this.#bytes.byteOffset + this.#bytes.length
     const own = this.#own
-    if (own !== undefined && this.#bytes.buffer === own.buffer && end + bytes.length <= own.byteOffset + own.length) {
+    if (own !== undefined && this.#bytes.buffer === own.buffer && end + more.length <= own.byteOffset + own.length) {
       const start = this.#bytes.byteOffset + this.#at - own.byteOffset
-      own.set(bytes, start + kept)
-      this.#bytes = own.subarray(start, start + kept + bytes.length)
+      own.set(more, start + unread)
+      this.#bytes = own.subarray(start, start + unread + more.length)
     } else {
-      const next = Buffer.allocUnsafeSlow(Math.max(1024, 2 * (kept + bytes.length)))
+      const next = Buffer.allocUnsafeSlow(Math.max(1024, 2 * (unread + more.length)))
       next.set(this.#bytes.subarray(this.#at))
-      next.set(bytes, kept)
+      next.set(more, unread)
       this.#own = next
-      this.#bytes = next.subarray(0, kept + bytes.length)
+      this.#bytes = next.subarray(0, unread + more.length)
     }
     this.#at = 0
   }

@@ -119,9 +119,8 @@ const canSend = <O>(stream: Stream<O>): boolean => stream.state === 'open' || st
 
 const isBlocked = <O>(h2: Http2<O>): boolean => h2.isCongested || h2.output.bytes > OUTPUT_BYTES_MAX
 
-/** A small piece must not keep a whole read buffer alive. */
+/** A piece is part of a buffer that is read into again, or is large: it must not be kept alive. */
 const owned = (chunk: Buffer): Buffer => {
-  if (chunk.length * 2 >= chunk.buffer.byteLength) return chunk
   const copy = Buffer.allocUnsafeSlow(chunk.length)
   copy.set(chunk)
   return copy

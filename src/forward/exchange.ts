@@ -6,7 +6,8 @@ import type { ChannelName } from './channels.ts'
  *
  * Flow control is by acknowledgement: whoever is given bytes calls `consumed(n)` once they have left it. An HTTP/2 side
  * turns that into WINDOW_UPDATE, an HTTP/1 side pauses its socket while too much is unacknowledged.
- * Calls are synchronous, never throw, and are ignored after the end or an abort.
+ * Calls are synchronous, never throw, and are ignored after the end or an abort. The bytes of a chunk may be those of the
+ * buffer that the next read fills: whoever keeps them for longer than the call keeps `kept(chunk)`.
  */
 
 /** Header fields flat: name, value, name, value. Names keep their case from HTTP/1 and are lower case from HTTP/2. */

@@ -6,6 +6,7 @@ import type { Http1Limits } from '../codec/http1Head.ts'
 import { chunkText, lastChunkText, REASONS, responseHeadText } from '../codec/http1Write.ts'
 import { upgradeSettings } from '../codec/http2Control.ts'
 import type { Clock } from '../net/clock.ts'
+import { hearBytes, stopHearing } from '../net/direct.ts'
 import { ProtocolError } from '../net/protocolError.ts'
 import { reset } from '../net/relay.ts'
 import type { Ending } from '../net/traffic.ts'
@@ -47,7 +48,9 @@ export interface Http1ClientOptions {
 }
 
 /** Bytes of a request that wait for a slow upstream before the client is read no further. */
-const WINDOW_BYTES = 262_144
+const WINDOW_BYTES = 65_536
+/** Requests that wait for the answer to the one before them. */
+const PIPELINED_BYTES = 262_144
 /** After an answer that came early, so much of the rest is read and dropped, so that the answer is not lost in a reset. */
 const LINGER_BYTES = 1_048_576
 const LINGER_MS = 1000
@@ -102,7 +105,7 @@ export class Http1Client implements Answer {
     stream.on('error', (error: Error) => this.#over('clientReset', error))
     stream.on('close', () => this.#over('clientReset'))
     stream.on('end', () => this.#clientEnded())
-    stream.on('data', (bytes: Buffer) => this.#received(bytes))
+    hearBytes(stream, (bytes) => this.#received(bytes))
   }
 
   /** Ends after the response that is under way; at once where there is none. */
@@ -272,7 +275,7 @@ export class Http1Client implements Answer {
     if (events.length > 0) this.#advance(events)
     else if (isFirst) this.#deadline.in(this.#options.limits.headMs)
     // A client that sends requests without reading answers is read no further.
-    if (this.#reader.unread > WINDOW_BYTES && !this.#isPaused) this.#pause()
+    if (this.#reader.unread > PIPELINED_BYTES && !this.#isPaused) this.#pause()
   }
 
   /** Deals with events, and with those of the requests that follow, until one has to wait for its answer. */
@@ -353,7 +356,8 @@ export class Http1Client implements Answer {
     }
     this.#state = 'over'
     // The others, who watch the connection as such, stay.
-    this.#stream.removeAllListeners('data').removeAllListeners('end')
+    stopHearing(this.#stream)
+    this.#stream.removeAllListeners('end')
     this.#deadline.stop()
     this.#options.toHttp2(head, settings, this.#reader.rest())
     return true
@@ -361,9 +365,9 @@ export class Http1Client implements Answer {
 
   #pass(bytes: Buffer, last: boolean) {
     this.#unacknowledged += bytes.length
-    if (this.#unacknowledged > WINDOW_BYTES && !this.#isPaused) this.#pause()
     if (last) this.#requestDone = true
     this.#asking?.data(bytes, last)
+    if (this.#unacknowledged > WINDOW_BYTES && !this.#isPaused) this.#pause()
     if (last && this.#responseDone && this.#state === 'request') this.#turn()
   }
 

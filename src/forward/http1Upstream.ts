@@ -3,13 +3,14 @@ import type { Duplex } from 'node:stream'
 import { type Http1Event, type ResponseRead, responseReader } from '../codec/http1.ts'
 import type { Http1Limits } from '../codec/http1Head.ts'
 import { chunkText, lastChunkText } from '../codec/http1Write.ts'
+import { hearBytes, kept } from '../net/direct.ts'
 import type { Answer, Asking, Fields, RequestHead, ResponseHead, Upstream, UpstreamEvents, Why } from './exchange.ts'
 import { endToEnd, hasOption } from './hopByHop.ts'
 import { requestText } from './http1Request.ts'
 import { Output } from './output.ts'
 
 /** Bytes of a response that wait for a slow client before its upstream is read no further. */
-const WINDOW_BYTES = 262_144
+const WINDOW_BYTES = 65_536
 
 const INTERNAL_ERROR = 2
 const PROTOCOL_ERROR = 1
@@ -48,7 +49,7 @@ export class Http1Upstream implements Upstream, Asking {
     this.#events = events
     this.#reader = responseReader(limits)
     this.#output = new Output(stream, this)
-    stream.on('data', (bytes: Buffer) => this.#read(this.#reader.push(bytes)))
+    hearBytes(stream, (bytes) => this.#read(this.#reader.push(bytes)))
     stream.on('end', () => this.#ended())
     stream.on('error', () => {})
     stream.on('close', () => this.#gone())
@@ -119,7 +120,7 @@ export class Http1Upstream implements Upstream, Asking {
   #send(chunk: Buffer) {
     // Before the tunnel stands, its bytes could be read as a request.
     if (this.#head?.method === 'CONNECT' && !this.#isTunnel) {
-      this.#held.push(chunk)
+      this.#held.push(kept(chunk))
       return
     }
     this.#sentUnacknowledged += chunk.length
@@ -164,10 +165,11 @@ export class Http1Upstream implements Upstream, Asking {
         // The end of a response without a body follows; by now the connection may serve another request.
         if (event.framing === 'none' && event.status >= 200) return
       } else if (event.is === 'data') {
-        this.#take(event.bytes.length)
         const next = events[i + 1]
         if (next?.is === 'end' && next.trailers.length === 0) return this.#answeredWholly(answer, event.bytes)
+        this.#unacknowledged += event.bytes.length
         answer.data(event.bytes, false)
+        this.#pauseIfFull()
       } else if (event.is === 'end') {
         return this.#answeredWholly(answer, NOTHING, event.trailers)
       } else return this.#fail(PROTOCOL_ERROR, event.error.code === 'HTTP1_CUT_SHORT' ? 'closed' : 'malformed')
@@ -244,8 +246,7 @@ export class Http1Upstream implements Upstream, Asking {
     this.#events.freed(this)
   }
 
-  #take(bytes: number) {
-    this.#unacknowledged += bytes
+  #pauseIfFull() {
     if (this.#unacknowledged <= WINDOW_BYTES || this.#isPaused) return
     this.#isPaused = true
     this.#stream.pause()

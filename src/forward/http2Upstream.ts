@@ -5,6 +5,7 @@ import type { Http2Response } from '../codec/http2Message.ts'
 import { canOpen, consume, resetStream, sendData, sendRequest, sendTrailers } from '../codec/http2Send.ts'
 import { type Http2Handler, type Http2Limits, newHttp2, type Stream } from '../codec/http2State.ts'
 import type { Clock } from '../net/clock.ts'
+import { kept } from '../net/direct.ts'
 import type { Ending } from '../net/traffic.ts'
 import type { Answer, Asking, Fields, RequestHead, ResponseHead, Upstream, UpstreamEvents, Why } from './exchange.ts'
 import { fieldOf } from './fields.ts'
@@ -201,7 +202,10 @@ class UpstreamStream implements Asking {
 
   data(chunk: Buffer, last: boolean): void {
     if (this.#isOver) return
-    if (this.#stream === undefined) return this.#later(() => this.data(chunk, last))
+    if (this.#stream === undefined) {
+      const early = kept(chunk)
+      return this.#later(() => this.data(early, last))
+    }
     sendData(this.#upstream.wire.h2, this.#stream, chunk, last)
     this.#upstream.wire.touch()
   }

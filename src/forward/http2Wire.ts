@@ -5,6 +5,7 @@ import { connectionError, ERROR } from '../codec/http2Codes.ts'
 import { LAST_STREAM_UNKNOWN, pump, resetStream, sendGoaway, sendPing, start } from '../codec/http2Send.ts'
 import type { Http2 } from '../codec/http2State.ts'
 import type { Clock } from '../net/clock.ts'
+import { type Direct, directOf, hearBytes } from '../net/direct.ts'
 import { ProtocolError } from '../net/protocolError.ts'
 import type { Ending } from '../net/traffic.ts'
 import { flushLater } from './turn.ts'
@@ -47,6 +48,7 @@ export class Http2Wire<O> {
   readonly #count: { sent: number; received: number } | undefined
   /** A plain socket has taken the bytes when it says so; other streams may keep them. */
   readonly #takesAtOnce: boolean
+  readonly #direct: Direct | undefined
   /** Buffers that the socket may still be writing. */
   readonly #lent: Buffer[] = []
   /** Counts what came, of whatever kind: while it grows, the peer lives. */
@@ -77,6 +79,7 @@ export class Http2Wire<O> {
     this.#onLost = onLost
     this.#count = count
     this.#takesAtOnce = stream instanceof Socket
+    this.#direct = directOf(stream)
     this.#heardAt = clock.now()
     this.#busyAt = this.#heardAt
   }
@@ -85,7 +88,7 @@ export class Http2Wire<O> {
   begin(): void {
     start(this.h2)
     const stream = this.#stream
-    stream.on('data', (bytes: Buffer) => this.#read(bytes))
+    hearBytes(stream, (bytes) => this.#read(bytes))
     stream.on('drain', () => this.#drained())
     stream.on('end', () => this.#ended())
     stream.on('error', (error) => this.#lost('clientReset', error))
@@ -173,12 +176,7 @@ export class Http2Wire<O> {
     const taken = output.take()
     if (!stream.writable) return
     if (this.#count !== undefined) this.#count.received += bytes
-    if (taken.length === 1) stream.write(taken[0])
-    else {
-      stream.cork()
-      for (const buffer of taken) stream.write(buffer)
-      stream.uncork()
-    }
+    if (this.#sendAtOnce(taken)) return this.h2.output.giveBack(taken)
     if (this.#takesAtOnce) this.#lent.push(...taken)
     const left = stream.writableLength
     if (left === 0) return this.#takeBack()
@@ -187,6 +185,25 @@ export class Http2Wire<O> {
       this.#isPaused = true
       stream.pause()
     }
+  }
+
+  /** Whether the system has taken all of it; what it has not, the stream has now. */
+  #sendAtOnce(taken: readonly Buffer[]): boolean {
+    const stream = this.#stream
+    const direct = stream.writableLength === 0 ? this.#direct : undefined
+    let at = 0
+    let sent = 0
+    for (; direct !== undefined && at < taken.length; at++) {
+      const buffer = taken[at]!
+      sent = Math.max(0, direct.send(buffer, buffer.length))
+      if (sent < buffer.length) break
+      sent = 0
+    }
+    if (at === taken.length) return true
+    stream.cork()
+    for (; at < taken.length; at++, sent = 0) stream.write(sent === 0 ? taken[at] : taken[at]!.subarray(sent))
+    stream.uncork()
+    return false
   }
 
   /** The system has taken all that was written. */

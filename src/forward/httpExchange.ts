@@ -1,5 +1,6 @@
 import type { Address } from '../net/address.ts'
 import { formatAddress } from '../net/address.ts'
+import { kept } from '../net/direct.ts'
 import { HandshakeError } from '../net/tls/failure.ts'
 import type { RequestOutcome } from '../telemetry/outcome.ts'
 import type { RequestTrace } from '../telemetry/traces.ts'
@@ -351,7 +352,7 @@ export class HttpExchange implements Asking, Idling {
   /** Keeps a piece of the body, for as long as it is short enough to be sent again. */
   #hold(chunk: Buffer) {
     if (chunk.length === 0) return
-    this.#held.push(chunk)
+    this.#held.push(kept(chunk))
     this.#heldBytes += chunk.length
     const max = this.#settings.retry?.maxBytes ?? 0
     if (!this.#isHolding || this.#heldBytes <= max) return

@@ -1,6 +1,7 @@
 import type { Answer, Asking, Fields, Open, RequestHead, ResponseHead, Why } from '../forward/exchange.ts'
 import { type Cause, reply } from '../forward/reply.ts'
 import type { Clock } from '../net/clock.ts'
+import { kept } from '../net/direct.ts'
 import type { Life } from '../telemetry/life.ts'
 import { corsFields, preflightFields, sessionCookie, signedIn, signInAt } from './browser.ts'
 import { credentialOf, withoutCredentials } from './credentials.ts'
@@ -88,7 +89,7 @@ class GuardedRequest implements Asking {
 
   data(chunk: Buffer, last: boolean) {
     if (this.#asking !== undefined) this.#asking.data(chunk, last)
-    else if (!this.#isOver) this.#held.push({ chunk, last })
+    else if (!this.#isOver) this.#held.push({ chunk: kept(chunk), last })
   }
 
   trailers(fields: Fields) {

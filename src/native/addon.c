@@ -31,6 +31,7 @@ void add_function(napi_env env, napi_value exports, const char *name, napi_callb
 
 NAPI_MODULE_INIT() {
   shim_exports(env, exports);
+  send_exports(env, exports);
   pump_exports(env, exports);
   return exports;
 }

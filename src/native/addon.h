@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 void shim_exports(napi_env env, napi_value exports);
+void send_exports(napi_env env, napi_value exports);
 void pump_exports(napi_env env, napi_value exports);
 
 /* Reads `count` integers from the arguments; false, with a TypeError thrown, when there are fewer or other things. */

@@ -8,6 +8,7 @@ export interface Addon {
   readonly getOption: (fd: number, level: number, name: number) => number
   readonly setOption: (fd: number, level: number, name: number, value: number) => number
   readonly setLinger: (fd: number, seconds: number) => number
+  readonly send: (fd: number, first: Buffer, firstBytes: number, second?: Buffer) => number
   readonly pumpStart: (pipesMax: number, ended: () => void) => number
   readonly pumpAdd: (
     clientFd: number,
@@ -69,7 +70,7 @@ export const loadAddon = (path: string = BUILT, platform: string = process.platf
   if (platform !== 'linux') return { is: 'missing', reason: `the shim needs Linux, and this is ${platform}` }
   try {
     const addon = createRequire(import.meta.url)(path) as Partial<Addon>
-    if (addon.pumpStart === undefined)
+    if (addon.pumpStart === undefined || addon.send === undefined)
       return { is: 'missing', reason: `${path} was built from an older source. Run: ${BUILD}` }
     return { is: 'ready', value: addon as Addon }
   } catch (error) {

@@ -2,6 +2,7 @@ import { fail } from 'node:assert'
 import { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import type { Address } from '../net/address.ts'
+import { DIRECT_READS, makeDirect } from '../net/direct.ts'
 import type { Relay, RelayOptions } from '../net/relay.ts'
 import type { Ending, Traffic } from '../net/traffic.ts'
 import { type Addon, checked, type Loaded, loadAddon, systemError } from './addon.ts'
@@ -162,10 +163,12 @@ export const loadPump = (plain: Relay, path?: string): Loaded<Pump> => {
       isOwn: rows[row * ROW + 7] === 1,
       take: ({ upstream, idleMs, halfClosedMs, connectMs, tag, goodMs }) =>
         addon.pumpTakeRoute(id, upstream.host, upstream.port, idleMs, halfClosedMs, connectMs, tag, goodMs),
-      release: () => ({
-        socket: new Socket({ fd: addon.pumpRelease(id), allowHalfOpen: true, readable: true, writable: true }),
-        left: () => addon.pumpLeft(listener),
-      }),
+      release: () => {
+        const fd = addon.pumpRelease(id)
+        const socket = new Socket({ fd, allowHalfOpen: true, readable: true, writable: true, ...DIRECT_READS })
+        makeDirect(socket, (first, firstBytes, second) => addon.send(fd, first, firstBytes, second))
+        return { socket, left: () => addon.pumpLeft(listener) }
+      },
     })
   }
   const settle = (row: number) => {

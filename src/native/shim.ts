@@ -31,6 +31,8 @@ export interface Shim {
   setKeepalive(fd: number, keepalive: Keepalive | undefined): void
   /** The next close() sends RST instead of FIN and drops what was not sent yet. */
   setAbortiveClose(fd: number, on: boolean): void
+  /** How many bytes of `first`, up to `firstBytes`, and then of `second` the system took at once; minus errno if none. */
+  send(fd: number, first: Buffer, firstBytes: number, second?: Buffer): number
 }
 
 /** The shim, or what to run to have it. Never throws. */
@@ -90,6 +92,7 @@ export const shimOf = (addon: Addon): Shim => {
     setAbortiveClose: (fd, on) => {
       checked('setsockopt', addon.setLinger(fd, on ? 0 : -1))
     },
+    send: addon.send,
   }
 }
 

@@ -24,6 +24,7 @@ const played = (folder: string) => {
       call = hear
       return 0
     },
+    send: () => 0,
     pumpHold: () => {},
     pumpListen: () => 0,
     pumpTakeAccepted: (rows: Float64Array, hosts: string[]) => give(accepted, rows, hosts),

@@ -2,6 +2,7 @@ import { type ListenerOptions, listen } from '../../src/accept/listen.ts'
 import type { Address } from '../../src/net/address.ts'
 import type { World } from '../../src/proxy.ts'
 import type { Outcome, RequestOutcome } from '../../src/telemetry/outcome.ts'
+import { listenDirect } from './direct.ts'
 import { worldOf } from './world.ts'
 
 /** Sluice on loopback, in front of one destination, with a policy and everything real. */
@@ -29,7 +30,9 @@ export const front = async (
     address: { host: '127.0.0.1', port: 0 },
     maxConnections: 1000,
   }
-  const listening = await listen({ ...settings, destination, ...options } as ListenerOptions, world, undefined)
+  const plain = (options: ListenerOptions) => listen(options, world, undefined)
+  const open = listenDirect === undefined || options.serve !== undefined ? plain : listenDirect
+  const listening = await open({ ...settings, destination, ...options } as ListenerOptions, world)
   const close = () => {
     listening.close()
     world.http.pool.close()

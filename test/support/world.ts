@@ -1,10 +1,10 @@
 import { createHttpState } from '../../src/forward/httpState.ts'
 import { systemClock } from '../../src/net/clock.ts'
-import { tcpDialer } from '../../src/net/dial.ts'
 import type { Policy } from '../../src/policy/policy.ts'
 import type { World } from '../../src/proxy.ts'
 import { createLedger } from '../../src/telemetry/ledger.ts'
 import type { Outcome } from '../../src/telemetry/outcome.ts'
+import { testDialer } from './direct.ts'
 import { policyFrom } from './policy.ts'
 
 /** The policy of a document, which must be without mistakes. */
@@ -19,7 +19,7 @@ export const worldOf = (text: string, changes: Partial<World> = {}): World & { r
   ledger.subscribe((outcome) => outcomes.push(outcome))
   return {
     policy: () => policy,
-    dial: tcpDialer(),
+    dial: testDialer(),
     clock,
     random: () => 0.5,
     ledger,
