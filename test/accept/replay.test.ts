@@ -8,6 +8,7 @@ import { formatAddress } from '../../src/net/address.ts'
 import type { Io } from '../../src/net/commandLine.ts'
 import { parseCommand } from '../../src/net/commandLine.ts'
 import { replayCommand, replayFile } from '../../src/replayCommand.ts'
+import { redactedTarget } from '../../src/telemetry/redact.ts'
 import { captureOf, connection, frame, packet, pcap, type Wire } from '../support/capture.ts'
 import { helloBytes } from '../support/clientHello.ts'
 import { tlsTalk } from '../support/tlsTalk.ts'
@@ -52,7 +53,12 @@ const seen = ({ outcome: { protocols, sni, alpn, http } }: Replayed): string =>
     http ? [http.method, http.target, `HTTP/${http.version}`] : null,
   ])
 const expected = ({ truth: { kind, sni, alpn, method, target, http_version } }: Truth): string =>
-  JSON.stringify([kind, sni ?? null, alpn ?? null, kind === 'http1' ? [method, target, http_version] : null])
+  JSON.stringify([
+    kind,
+    sni ?? null,
+    alpn ?? null,
+    kind === 'http1' ? [method, redactedTarget(target ?? ''), http_version] : null,
+  ])
 
 /** See test/detect/detect.test.ts: what begins with a greeting of the server is no TLS connection. */
 const DISPUTED = ['10.4.16.101:50649>104.131.33.237:465']
