@@ -419,7 +419,7 @@ test('what upstreams do, and what their callers learn', async (t) => {
   const behaviours: Record<string, Behaviour> = { '/landed': answer(200, JSON_TYPE, '{"landed":true}') }
   for (const [index, { does }] of CASES.entries()) behaviours[`/${index}`] = does
   const upstream = await startRawUpstream(t, behaviours)
-  const { run, post, errors } = await startTestConnector(t, { commands: 'maxResponse: 100kB, timeout: 1500ms' })
+  const { run, post, errors } = await startTestConnector(t, { commands: 'maxResponse: 100kB, timeout: 3s' })
   t.ok(CASES.length >= 60, `${CASES.length} behaviours`)
   await Promise.all(
     CASES.map(async ({ name, status, body, error, id = 'http/GetRequest' }, index) => {
