@@ -227,7 +227,8 @@ test('docs/exposed-ports.md: every command does what the page says', async () =>
     .replaceAll('8080', `${connector}`)
     .replaceAll('8443', `${gate}`)
   const blocks = [...page.matchAll(/```(\w+)\n([\s\S]*?)```/g)].map(([, kind, text]) => ({ kind, text: text! }))
-  let script = `set -e\nsluice() { ${resolve('bin/sluice')} "$@"; }\ntrap 'kill $(jobs -p)' EXIT\n`
+  // By PATH, not as a function of the shell: a job of it would be the shell's child, and the proxy itself not be killed.
+  let script = `set -e\nPATH=${resolve('bin')}:$PATH\ntrap 'kill $(jobs -p)' EXIT\n`
   const said: string[] = []
   for (const { kind, text } of blocks) {
     if (kind === 'dockerfile') writeFileSync(join(directory, 'Dockerfile'), text)
