@@ -1,6 +1,6 @@
 import type { ProtocolError } from '../net/protocolError.ts'
 import { HpackDecoder, HpackEncoder } from './hpack.ts'
-import { FRAME_BYTES, WINDOW_BYTES } from './http2Codes.ts'
+import { type ErrorName, FRAME_BYTES, WINDOW_BYTES } from './http2Codes.ts'
 import type { Http2Request, Http2Response } from './http2Message.ts'
 import { Http2Output } from './http2Output.ts'
 import { newPatience, type Patience } from './http2Patience.ts'
@@ -69,6 +69,8 @@ export interface Http2Handler<O> {
   requestRead(stream: Stream<O>, request: Http2Request, last: boolean): void
   /** Server: the head is over the limits, the request is not to be forwarded. */
   requestTooLarge(stream: Stream<O>, last: boolean): void
+  /** Server: a request that was reset at once, malformed or one too many; no stream of it exists. */
+  requestRefused(name: ErrorName, why: string): void
   /** Client: a 1xx. */
   informationRead(stream: Stream<O>, response: Http2Response): void
   /** Client: the final head. */

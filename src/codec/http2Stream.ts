@@ -30,11 +30,12 @@ export const streamError = <O>(h2: Http2<O>, stream: Stream<O>, name: ErrorName,
   h2.handler.streamReset(stream, ERROR[name], why)
 }
 
-/** The same for a stream that has no record. */
+/** The same for a request that gets no stream. */
 export const refuseStream = <O>(h2: Http2<O>, id: number, name: ErrorName, why: string): void => {
   spendReset(h2.patience, `stream errors (${why})`)
   h2.output.number(FRAME.rstStream, id, ERROR[name])
   h2.closedStreams[h2.closedCount++ % h2.closedStreams.length] = id * 4 + 1
+  h2.handler.requestRefused(name, why)
 }
 
 /**

@@ -74,12 +74,19 @@ export interface Answer {
   consumed(bytes: number): void
 }
 
+/** Why a request is given up, where it was not the client that left: for its Outcome. */
+export interface GivenUp {
+  readonly cause: string
+  /** What the client was told, if it was told something. */
+  readonly status?: number
+}
+
 /** The way there: what the upstream side returns when a request is opened on it. */
 export interface Asking {
   data(chunk: Buffer, last: boolean): void
   trailers(fields: Fields): void
-  /** The client gave up; `code` is an HTTP/2 error code. */
-  abort(code: number): void
+  /** The client gave up, or something else ended its request; `code` is an HTTP/2 error code. */
+  abort(code: number, why?: GivenUp): void
   /** `bytes` of the response's body have left the client-facing side. */
   consumed(bytes: number): void
 }

@@ -381,16 +381,20 @@ export class Http1Client implements Answer {
   /** The client broke the protocol within a request. */
   #failed(error: ProtocolError) {
     if (this.#state === 'idle') return this.#refuse(error)
-    this.#asking?.abort(PROTOCOL_ERROR)
+    const asking = this.#asking
     this.#asking = undefined
-    if (this.#headSent) return this.#over('protocolError', error)
-    this.#refuse(error)
+    const isTold = !this.#headSent
+    const status = isTold ? { status: statusOf(error) } : {}
+    // It has its Outcome already, and there is but one of each.
+    asking?.abort(PROTOCOL_ERROR, { cause: error.code, ...status })
+    if (!isTold) return this.#over('protocolError', error)
+    this.#refuse(error, asking === undefined)
   }
 
   /** Answers what cannot be a request of ours, and closes. */
-  #refuse(error: ProtocolError) {
-    const status = HTTP1_STATUS[error.code as Http1Code] ?? 400
-    this.#options.refused(error, status)
+  #refuse(error: ProtocolError, isNews = true) {
+    const status = statusOf(error)
+    if (isNews) this.#options.refused(error, status)
     const text = `${error.message}\n`
     // Written in latin1: an octet for each character.
     const fields = ['Content-Type', 'text/plain', 'Content-Length', `${text.length}`]
@@ -482,6 +486,8 @@ export class Http1Client implements Answer {
 }
 
 const NONE: Http1Event<RequestRead>[] = []
+
+const statusOf = (error: ProtocolError): number => HTTP1_STATUS[error.code as Http1Code] ?? 400
 
 const reasonOf = ({ status, reason }: ResponseHead): string => (reason === '' ? (REASONS[status] ?? '') : reason)
 

@@ -39,6 +39,7 @@ const serve = (
   const face: Http2Face = {
     open: plan.around?.(router.ask) ?? router.ask,
     refuse: router.refuse,
+    refused: (error) => router.refused(error, 0, '2'),
     limits: http2Limits(plan),
     times: http2Times(plan),
     clock,

@@ -1,13 +1,14 @@
 import type { Duplex } from 'node:stream'
 import { authorityOf } from '../codec/authority.ts'
-import { ERROR } from '../codec/http2Codes.ts'
+import { connectionError, ERROR, type ErrorName, errorName } from '../codec/http2Codes.ts'
 import { applySettings } from '../codec/http2Control.ts'
 import type { Http2Request, Http2Response } from '../codec/http2Message.ts'
 import { consume, resetStream, sendData, sendInformation, sendResponse, sendTrailers } from '../codec/http2Send.ts'
 import { type Http2Handler, type Http2Limits, newHttp2, newStream, type Stream } from '../codec/http2State.ts'
 import type { Clock } from '../net/clock.ts'
+import type { ProtocolError } from '../net/protocolError.ts'
 import type { Ending } from '../net/traffic.ts'
-import type { Answer, Asking, Fields, Open, RequestHead, ResponseHead } from './exchange.ts'
+import type { Answer, Asking, Fields, GivenUp, Open, RequestHead, ResponseHead } from './exchange.ts'
 import { type Http2Times, Http2Wire } from './http2Wire.ts'
 
 /** What a client-facing HTTP/2 connection needs from the program around it. */
@@ -16,6 +17,8 @@ export interface Http2Face {
   readonly open: Open
   /** Answers a request that cannot go anywhere. */
   readonly refuse: (head: RequestHead, cause: 'authority' | 'headTooLarge', answer: Answer) => void
+  /** A request that was reset before it could be opened. */
+  readonly refused: (error: ProtocolError) => void
   readonly limits: Http2Limits
   readonly times: Http2Times
   readonly clock: Clock
@@ -114,8 +117,12 @@ class Http2Server implements Http2Handler<ServerStream>, Http2Serving {
     owner!.trailersCame(fields)
   }
 
-  streamReset({ owner }: Stream<ServerStream>, code: number): void {
-    owner?.gaveUp(code)
+  requestRefused(name: ErrorName, why: string): void {
+    this.face.refused(connectionError(name, why))
+  }
+
+  streamReset({ owner }: Stream<ServerStream>, code: number, why: string): void {
+    owner?.gaveUp(code, why === 'RST_STREAM' ? undefined : { cause: `HTTP2_${errorName(code)}` })
   }
 
   sent({ owner }: Stream<ServerStream>, bytes: number): void {
@@ -171,9 +178,9 @@ class ServerStream implements Answer {
   }
 
   /** The client, or the connection, is gone. */
-  gaveUp(code: number): void {
+  gaveUp(code: number, why?: GivenUp): void {
     this.isOver = true
-    this.asking?.abort(code)
+    this.asking?.abort(code, why)
   }
 
   information(head: ResponseHead): void {

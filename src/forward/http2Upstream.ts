@@ -68,6 +68,7 @@ export class Http2Upstream implements Upstream, Http2Handler<UpstreamStream> {
 
   requestRead(): void {}
   requestTooLarge(): void {}
+  requestRefused(): void {}
 
   informationRead({ owner }: Stream<UpstreamStream>, response: Http2Response): void {
     owner!.informed(response)

@@ -6,7 +6,7 @@ import type { RequestOutcome } from '../telemetry/outcome.ts'
 import type { RequestTrace } from '../telemetry/traces.ts'
 import { Attempt } from './attempt.ts'
 import type { ChannelName } from './channels.ts'
-import type { Answer, Asking, Fields, RequestHead, ResponseHead, Upstream, Why } from './exchange.ts'
+import type { Answer, Asking, Fields, GivenUp, RequestHead, ResponseHead, Upstream, Why } from './exchange.ts'
 import { hopsOf, requestFields, requestTrailers, responseFields, responseTrailers } from './fields.ts'
 import type { HttpSettings, Retry } from './httpSettings.ts'
 import type { Idling } from './httpState.ts'
@@ -17,6 +17,7 @@ import type { Router } from './route.ts'
 const REFUSED_STREAM = 7
 const CANCEL = 8
 const NOTHING = Buffer.alloc(0)
+const CLIENT_GONE: GivenUp = { cause: 'clientGone' }
 
 /** As often as replicas that are restarted one after the other may leave a call. */
 const CHANNEL_TRIES_MAX = 3
@@ -128,10 +129,11 @@ export class HttpExchange implements Asking, Idling {
     this.#awaitHead()
   }
 
-  abort(code: number) {
+  abort(code: number, { cause, status }: GivenUp = CLIENT_GONE) {
     if (this.#isDone) return
     this.#drop(code)
-    this.#finish('clientGone')
+    if (!this.#isAnswered && status !== undefined) this.#status = status
+    this.#finish(cause)
   }
 
   consumed(bytes: number) {
@@ -431,7 +433,7 @@ export class HttpExchange implements Asking, Idling {
     this.#finish(cause)
   }
 
-  #finish(cause: Cause | 'clientGone' | 'upstreamReset' | undefined) {
+  #finish(cause: string | undefined) {
     if (this.#isDone) return
     this.#isDone = true
     this.#cancelTimeout?.()

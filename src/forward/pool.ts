@@ -113,7 +113,8 @@ export class Pool {
       waiter.ready(found)
       return nothing
     }
-    const mayOpen = destination.open + destination.dialling < target.limits.connectionsMax
+    const mayOpen = this.#hasRoom(destination, target)
+    if (!mayOpen) this.#limitHit('connections', target.address)
     if (!mayOpen && destination.waiting.length - destination.dialling >= target.limits.pendingMax) {
       this.#limitHit('pending', target.address)
       waiter.failed(codedError('POOL_PENDING', 'too many requests wait for a connection'))
@@ -166,12 +167,14 @@ export class Pool {
     }
   }
 
-  #mayOpen(destination: Destination, { limits, address, isShared }: PoolTarget): boolean {
+  #hasRoom({ open, dialling }: Destination, { limits }: PoolTarget): boolean {
+    return open + dialling < limits.connectionsMax
+  }
+
+  #mayOpen(destination: Destination, target: PoolTarget): boolean {
     // One dial for each that waits, and no more; one for all of them where a connection serves many.
-    if (destination.dialling >= (isShared ? 1 : destination.waiting.length)) return false
-    if (destination.open + destination.dialling < limits.connectionsMax) return true
-    this.#limitHit('connections', address)
-    return false
+    const { dialling, waiting } = destination
+    return dialling < (target.isShared ? 1 : waiting.length) && this.#hasRoom(destination, target)
   }
 
   #wait(destination: Destination, target: PoolTarget, waiter: Waiter): Pending {

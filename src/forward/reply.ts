@@ -3,6 +3,7 @@ import type { Answer, Fields, RequestHead } from './exchange.ts'
 /** Why Sluice answers itself. Stable: the value of `sluice-error`, and what metrics count by. */
 export const CAUSES = {
   unauthorized: [401, 16, 'this port wants a token'],
+  tokenExpired: [401, 16, 'the token has expired'],
   misdirected: [421, 14, 'this connection is for another host'],
   signIn: [400, 3, 'this is not a sign-in'],
   denied: [403, 7, 'the policy denies this request'],

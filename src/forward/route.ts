@@ -93,12 +93,12 @@ export class Router {
   }
 
   /** A request that could not even be opened, for the log. */
-  refused(error: ProtocolError, status: number) {
+  refused(error: ProtocolError, status: number, version: RequestHead['version'] = '1.1') {
     this.#plan.life.requested({
       method: '',
       authority: '',
       target: '',
-      version: '1.1',
+      version,
       status,
       attempts: 0,
       bytes: { sent: 0, received: 0 },

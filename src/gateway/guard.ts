@@ -1,4 +1,4 @@
-import type { Answer, Asking, Fields, Open, RequestHead, ResponseHead, Why } from '../forward/exchange.ts'
+import type { Answer, Asking, Fields, GivenUp, Open, RequestHead, ResponseHead, Why } from '../forward/exchange.ts'
 import { type Cause, reply } from '../forward/reply.ts'
 import type { Clock } from '../net/clock.ts'
 import { kept } from '../net/direct.ts'
@@ -97,8 +97,8 @@ class GuardedRequest implements Asking {
     else this.#trailers = fields
   }
 
-  abort(code: number) {
-    this.#asking?.abort(code)
+  abort(code: number, why?: GivenUp) {
+    this.#asking?.abort(code, why)
     this.end()
   }
 
@@ -197,9 +197,9 @@ class GuardedRequest implements Asking {
 
   #expire() {
     if (this.#isOver) return
-    this.#asking?.abort(CANCEL)
+    this.#asking?.abort(CANCEL, { cause: 'tokenExpired', status: 401 })
     if (this.#isAnswered) this.#answer.abort(CANCEL)
-    else this.#refuse({ cause: 'unauthorized', says: 'the token has expired' }, false)
+    else this.#refuse({ cause: 'tokenExpired' }, false)
     this.end()
   }
 

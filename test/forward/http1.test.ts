@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict'
+import { once } from 'node:events'
 import { connect, createServer, type Socket } from 'node:net'
 import { test } from 'tap'
 import { type Front, front } from '../support/front.ts'
@@ -632,6 +633,23 @@ test('a faulty request is refused with its status, and no upstream sees a byte',
   sluice.close()
 })
 
+test('a body that turns out faulty ends its request with one Outcome, which says what was wrong', () =>
+  between(
+    () => undefined,
+    '',
+    async (sluice, server) => {
+      const client = await raw(sluice.address)
+      client.send('POST /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n')
+      while (!server.received.join('').includes('he')) await new Promise((resolve) => setImmediate(resolve))
+      client.send('zz\r\n')
+      assert.match(await client.rest(), /^HTTP\/1.1 400 /)
+      assert.deepEqual(
+        sluice.requests.map(({ target, status, error }) => [target, status, error]),
+        [['/a', 400, 'HTTP1_CHUNK_SIZE']],
+      )
+    },
+  ))
+
 test('a faulty response is 502, and its connection is closed', async () => {
   const cases = [
     'HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n',
@@ -706,11 +724,13 @@ test('connections to one upstream, and the requests that wait for one, are limit
     'defaults: { http: { pool: { connections: 1, pending: 1 } } }',
     async (sluice, server) => {
       const clients = [await raw(sluice.address), await raw(sluice.address), await raw(sluice.address)]
+      const dialled = once(server.server, 'connection')
       for (const client of clients) client.send(get('/'))
       const overloaded = await Promise.race(clients.map((client) => client.until(/overloaded\r\n\r\n/)))
       assert.match(overloaded, /^HTTP\/1.1 503 Service Unavailable\r\n/)
+      await dialled
       assert.equal(server.connections.length, 1)
-      assert.deepEqual(sluice.world.http.hits, { connections: 1, pending: 1, rate: 0, retryBudget: 0 })
+      assert.deepEqual(sluice.world.http.hits, { connections: 2, pending: 1, rate: 0, retryBudget: 0 })
       for (const client of clients) client.socket.destroy()
     },
   ))

@@ -505,7 +505,7 @@ test('behaviour 11: an HTTP/1.1 request that was upgraded is answered on stream 
   const server = createTcp({ allowHalfOpen: true }, (socket) => {
     const settings = Buffer.from('000400000010', 'hex')
     const face = { limits: HTTP2_LIMITS, times: HTTP2_TIMES, clock: systemClock, count: { sent: 0, received: 0 } }
-    serveHttp2(socket, { ...face, open, refuse: () => t.fail('refused'), ended() {} }, { head, settings })
+    serveHttp2(socket, { ...face, open, refuse: () => t.fail('refused'), refused() {}, ended() {} }, { head, settings })
   })
   const client = await rawClient(t, await listening(t, server))
   client.socket.write(Buffer.concat([preface, settingsAck]))

@@ -11,7 +11,7 @@ import type { Socket } from 'node:net'
 import { createServer as createTlsServer } from 'node:tls'
 import { type Test, test } from 'tap'
 import { WebSocket, WebSocketServer } from 'ws'
-import { FRAME } from '../../src/codec/http2Codes.ts'
+import { FLAG, FRAME } from '../../src/codec/http2Codes.ts'
 import { HTTP2_LIMITS } from '../../src/codec/http2State.ts'
 import type { Open } from '../../src/forward/exchange.ts'
 import { serveHttp2 } from '../../src/forward/http2Server.ts'
@@ -20,7 +20,7 @@ import { systemClock } from '../../src/net/clock.ts'
 import type { World } from '../../src/proxy.ts'
 import { type Front, front } from '../support/front.ts'
 import { raw, scripted } from '../support/http.ts'
-import { frames, headers, preface, settings, settingsAck } from '../support/http2.ts'
+import { frame, frames, headers, preface, settings, settingsAck } from '../support/http2.ts'
 import { fetchHttp2, http2Client, listening } from '../support/http2Proxy.ts'
 import { selfSigned } from '../support/selfSigned.ts'
 
@@ -415,6 +415,37 @@ test('a client that floods is told to calm down, its Outcome says so, and the ot
   t.match(await fetchHttp2(other), { status: 200 })
 })
 
+test('requests that are reset for a fault of their client leave an Outcome each, with the code', async (t) => {
+  const sluice = await beforeHttp2(
+    t,
+    (stream) => void stream.on('data', () => {}),
+    'defaults: { http2: { streams: 1 } }',
+  )
+  const client = await raw(sluice.address)
+  const post = (stream: number, ...more: string[]) =>
+    headers(stream, [':method: POST', ':scheme: http', ':path: /', ':authority: a', ...more], FLAG.endHeaders)
+  const sent = [
+    post(1, 'connection: close'),
+    post(3, 'content-length: 5'),
+    post(5),
+    frame(FRAME.data, FLAG.endStream, 3, Buffer.from('six...')),
+    post(7),
+    frame(FRAME.rstStream, 0, 7, [0, 0, 0, 8]),
+  ]
+  client.socket.write(Buffer.concat([preface, settingsAck, ...sent]))
+  while (sluice.requests.length < 4) await new Promise((resolve) => setImmediate(resolve))
+  t.same(
+    sluice.requests.map(({ method, status, error }) => [method, status, error]),
+    [
+      ['', 0, 'HTTP2_PROTOCOL_ERROR'],
+      ['', 0, 'HTTP2_REFUSED_STREAM'],
+      ['POST', 0, 'HTTP2_PROTOCOL_ERROR'],
+      ['POST', 0, 'clientGone'],
+    ],
+  )
+  client.socket.destroy()
+})
+
 test('never-indexed fields stay so on the way to the upstream', async (t) => {
   const seen: Buffer[] = []
   const server = (await import('node:net')).createServer((socket: Socket) => {
@@ -493,7 +524,7 @@ test('bodies stay whole when the client side is TLS', async (t) => {
   const server = createTlsServer({ key, cert, ALPNProtocols: ['h2'] }, (socket) => {
     socket.on('error', () => {})
     const face = { limits: HTTP2_LIMITS, times: HTTP2_TIMES, clock: systemClock, count: { sent: 0, received: 0 } }
-    serveHttp2(socket, { ...face, open, refuse() {}, ended() {} })
+    serveHttp2(socket, { ...face, open, refuse() {}, refused() {}, ended() {} })
   })
   const port = await listening(t, server)
   const session = connectHttp2(`https://127.0.0.1:${port}`, { rejectUnauthorized: false })

@@ -177,6 +177,7 @@ export const record = <O = undefined>(role: Role, options: RecordOptions<O> = {}
         note(`tooLarge ${stream.id}${end(last)}`)
         handler.requestTooLarge?.(stream, last)
       },
+      requestRefused: NOTHING,
       informationRead(stream, { status, fields }) {
         note(`information ${stream.id} ${status} ${fields.join('|')}`)
       },

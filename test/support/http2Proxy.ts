@@ -66,6 +66,7 @@ export const http2Proxy = async (t: Test, upstreamPort: number, options: ProxyOp
   const face: Http2Face = {
     open: options.open ?? open,
     refuse: (head, cause, answer) => void reply(head, answer, { cause, isInformed: true }),
+    refused() {},
     limits,
     times,
     clock,
