@@ -288,9 +288,11 @@ export class Http1Client implements Answer {
       events = this.#state === 'idle' ? this.#reader.next() : NONE
     }
     this.#isBusy = false
-    if (this.#state !== 'idle' || !this.#reader.isWithin) return
-    if (this.#isClientDone) this.#advance(this.#reader.end())
-    else this.#deadline.in(this.#options.limits.headMs)
+    if (this.#isClientDone && (this.#state === 'idle' || (this.#state === 'request' && !this.#requestDone))) {
+      // What the client left unfinished will not be finished.
+      const cut = this.#reader.end()
+      if (cut.length > 0) this.#advance(cut)
+    } else if (this.#state === 'idle' && this.#reader.isWithin) this.#deadline.in(this.#options.limits.headMs)
   }
 
   #take(events: Http1Event<RequestRead>[]) {

@@ -525,6 +525,17 @@ test('behaviour 36: pipelined requests are answered in their order, also after a
   )
 })
 
+test('behaviour 36: a pipelined request whose body never came is not waited for', () =>
+  between(OK, '', async (sluice) => {
+    const client = await raw(sluice.address)
+    client.socket.end(`${get('/1')}POST /2 HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhel`)
+    assert.match(await client.rest(), /^HTTP\/1.1 200 OK\r\n[\s\S]*\r\n\r\nokHTTP\/1.1 400 /)
+    assert.deepEqual(sluice.requests.map(({ status, error }) => `${status} ${error}`).sort(), [
+      '200 undefined',
+      '400 HTTP1_CUT_SHORT',
+    ])
+  }))
+
 test('behaviour 37: 1xx pass in order before the response, but not to HTTP/1.0', () =>
   between(
     'HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok',
