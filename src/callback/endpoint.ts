@@ -70,6 +70,7 @@ export const createEndpoint = (
         const serving = serveHttp2(stream, {
           open,
           refuse: (head, cause, answer) => void reply(head, answer, { cause, isInformed: true }),
+          refused: () => {},
           limits: HTTP2_LIMITS,
           times: HTTP2_TIMES,
           clock,
