@@ -4,6 +4,7 @@ import { connect, createServer, type Socket } from 'node:net'
 import { test } from 'tap'
 import { type Front, front } from '../support/front.ts'
 import { ask, raw, type Scripted, scripted } from '../support/http.ts'
+import { manualClock } from '../support/manualClock.ts'
 import { upstream } from '../support/peers.ts'
 
 /** Without detection no early dial is made for a client that is slow to speak. */
@@ -364,16 +365,17 @@ test('behaviour 26: the head of the response has a timeout of its own, and a res
     async (sluice) =>
       assert.match(await ask(sluice.address, get('/')), /^HTTP\/1.1 504 [\s\S]*sluice-error: headTimeout/),
   )
-  await between(
-    'HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhe',
-    'defaults: { http: { timeout: 50ms } }',
-    async (sluice) => {
-      const client = await raw(sluice.address)
-      client.send(get('/'))
-      assert.match(await client.rest(), /\r\n\r\nhe$|^$/)
-      assert.equal(sluice.requests[0]!.error, 'timeout')
-    },
-  )
+  const server = await scripted('HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhe')
+  const clock = manualClock()
+  const sluice = await front(server.address, fixed('defaults: { http: { timeout: 50ms } }'), { clock })
+  const client = await raw(sluice.address)
+  client.send(get('/'))
+  await client.until(/\r\n\r\nhe$/)
+  clock.advance(50)
+  assert.equal(await client.rest(), '')
+  assert.equal(sluice.requests[0]!.error, 'timeout')
+  sluice.close()
+  server.close()
 })
 
 test('behaviour 30: denied is 403, over the rate 429, a loop 508, a redirect a redirect', async () => {
