@@ -90,7 +90,7 @@ test('h2load with windows of 1 KiB and with large ones reads bodies of 1 MiB who
 /** A peer between us and a server or a client: it must accept what we write, and we what it writes. */
 const withPeer = async (t: Test, program: string, args: readonly string[], port: number): Promise<void> => {
   const child = spawn(program, args, { stdio: 'ignore' })
-  t.teardown(() => child.kill('SIGKILL'))
+  t.teardown(() => void child.kill())
   child.on('error', () => {})
   for (let tries = 0; tries < 100; tries++) {
     if (await isOpen(port)) return
