@@ -225,13 +225,21 @@ export const foresee = (
   }
 }
 
+/** What all of them have in common. */
+export const likeForeseen = ({ rules }: Foreseen): Pick<Outcome, 'protocols' | 'reason' | 'detected' | 'rules'> => ({
+  protocols: ['opaque'],
+  reason: 'policy',
+  detected: NOT_A_BYTE,
+  rules,
+})
+
 /** Writes down what `live` would have of such a connection. */
-export const writeForeseen = (life: Life, { rules, fixed }: Foreseen, world: World): void => {
+export const writeForeseen = (life: Life, foreseen: Foreseen, world: World): void => {
   const { direction, peer, destination } = life
-  life.protocols.push('opaque')
-  life.reason = 'policy'
-  life.detected = NOT_A_BYTE
-  life.rules = rules
+  const { fixed } = foreseen
+  const { protocols, ...alike } = likeForeseen(foreseen)
+  life.protocols.push(...protocols)
+  Object.assign(life, alike)
   life.upstream = fixed ?? destination
   if (world.candidate?.() !== undefined) life.candidate = []
   life.allowed = () => !denies(decide(world.policy(), withDetection({ direction, peer, destination }, AS_POLICY_SAYS)))

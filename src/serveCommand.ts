@@ -101,7 +101,7 @@ const serve = async (
   const log = createLog(logOf(sections))
   for (const warning of [...warnings, ...loaded.warnings.map(formatDiagnostic)]) log.warn(warning)
   const ledger = createLedger(systemClock)
-  ledger.subscribe(log.outcome)
+  ledger.subscribe(log.outcome, log.writesOutcomes)
   ledger.subscribeRequests((request, life) => log.request(request, life, systemClock.time()))
   const tls = await keepTls(sections, systemClock, log)
   const discovery = await keepDiscovery(sections, systemClock, Math.random, log)

@@ -1,8 +1,8 @@
 import { createServer } from 'node:net'
-import type { Asked, Carried, Pump } from '../native/pump.ts'
+import { type Asked, type Carried, type Pump, type RouteEnd, trafficOf } from '../native/pump.ts'
 import { fdOf, type Shim } from '../native/shim.ts'
-import type { Traffic } from '../net/traffic.ts'
-import { type Foreseen, foresee, resultOf, type World, writeForeseen } from '../proxy.ts'
+import { type Foreseen, foresee, likeForeseen, resultOf, type World, writeForeseen } from '../proxy.ts'
+import type { Alike } from '../telemetry/ledger.ts'
 import type { Life } from '../telemetry/life.ts'
 import { accept, type ListenerOptions, type Listening, listening } from './listen.ts'
 import { NOT_REDIRECTED } from './originalDestination.ts'
@@ -43,12 +43,32 @@ export const pumpListener =
       const { direction, name } = options
       return { direction, listener: name, peer, destination }
     }
+    const kindOf = (tag: number): Foreseen => {
+      const kind = foreseen[tag - 1]
+      if (kind === undefined) throw new Error(`the pump knows a route ${tag} that nobody gave it`)
+      return kind
+    }
     const begin = (connection: Carried): Life => {
-      const kind = foreseen[connection.tag - 1]
-      if (kind === undefined) throw new Error(`the pump knows a route ${connection.tag} that nobody gave it`)
       const life = world.ledger.begin(facts(connection), connection.ageMs)
-      writeForeseen(life, kind, world)
+      writeForeseen(life, kindOf(connection.tag), world)
       return life
+    }
+    const alike = new Map<string, Alike>()
+    const alikeOf = (end: RouteEnd): Alike => {
+      const key = `${end.tag} ${end.ended} ${end.errno}`
+      const known = alike.get(key)
+      if (known !== undefined) return known
+      const { ended, error } = trafficOf(end)
+      const { direction } = options
+      const made = {
+        ...likeForeseen(kindOf(end.tag)),
+        direction,
+        result: resultOf(ended),
+        ended,
+        ...(error && { error }),
+      }
+      alike.set(key, made)
+      return made
     }
     /** Whoever looks at the open connections sees these, too, though nothing is kept of them until then. */
     const show = () => {
@@ -56,6 +76,7 @@ export const pumpListener =
         const { id } = connection
         if (connection.listener !== listener.number || lives.has(id)) continue
         const life = begin(connection)
+        life.isCarried = true
         life.recount = (count) => Object.assign(count, pump.count(id))
         life.closer = (why) => pump.close(id, why)
         lives.set(id, life)
@@ -74,15 +95,20 @@ export const pumpListener =
       const own = isOwn ? { ownDials: { opened: () => {}, isOwn: async () => true } } : {}
       void accept(socket, open, { ...options, ...own }, world, found).finally(left)
     }
-    const ended = (connection: Carried, traffic: Traffic, lastedMs: number) => {
-      const life = lives.get(connection.id) ?? begin(connection)
-      lives.delete(connection.id)
+    // A candidate policy is asked about each.
+    const wantsEach = () => world.ledger.wantsOutcomes || world.candidate?.() !== undefined
+    const ended = (end: RouteEnd) => {
+      const { id, connection, lastedMs } = end
+      const known = lives.get(id)
+      if (known === undefined && connection === undefined) return world.ledger.count(alikeOf(end), lastedMs, end)
+      const life = known ?? begin(connection as Carried)
+      lives.delete(id)
       life.recount = undefined
-      world.ledger.end(life, resultOf(traffic.ended), traffic, life.started + lastedMs)
+      world.ledger.end(life, resultOf(end.ended), trafficOf(end), life.started + lastedMs)
     }
     const { destination, maxConnections } = options
-    const listener = pump.listen(fd, { destination, maxConnections, asked, ended })
+    const listener = pump.listen(fd, { destination, maxConnections, asked, wantsEach, ended })
     close() // The pump has a duplicate, which goes on listening.
-    world.ledger.alsoOpen(show)
+    world.ledger.alsoOpen({ show, total: () => ({ direction: options.direction, ...pump.total(listener.number) }) })
     return { address, close: () => listener.stop() }
   }

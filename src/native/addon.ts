@@ -18,7 +18,7 @@ export interface Addon {
     idleMs: number,
     halfClosedMs: number,
   ) => number
-  readonly pumpTakeEnded: (rows: Float64Array, hosts: string[]) => number
+  readonly pumpTakeEnded: (rows: Float64Array, hosts: string[] | undefined) => number
   readonly pumpListen: (fd: number, destinationHost: string, destinationPort: number, connectionsMax: number) => number
   readonly pumpStopListening: (listener: number) => void
   readonly pumpDialOptions: (mark: number, userTimeoutMs: number, keepaliveSeconds: number) => void
@@ -38,6 +38,7 @@ export interface Addon {
   readonly pumpForgetRoutes: () => void
   readonly pumpList: (from: number, rows: Float64Array, hosts: string[]) => number
   readonly pumpCount: (id: number, counts: Float64Array) => void
+  readonly pumpTotal: (listener: number, sums: Float64Array) => void
   readonly pumpClose: (id: number) => void
   readonly pumpHold: (hold: boolean) => void
   readonly SOL_SOCKET: number
@@ -70,7 +71,7 @@ export const loadAddon = (path: string = BUILT, platform: string = process.platf
   if (platform !== 'linux') return { is: 'missing', reason: `the shim needs Linux, and this is ${platform}` }
   try {
     const addon = createRequire(import.meta.url)(path) as Partial<Addon>
-    if (addon.pumpStart === undefined || addon.send === undefined)
+    if (addon.pumpTotal === undefined || addon.send === undefined)
       return { is: 'missing', reason: `${path} was built from an older source. Run: ${BUILD}` }
     return { is: 'ready', value: addon as Addon }
   } catch (error) {

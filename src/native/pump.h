@@ -87,7 +87,9 @@ struct pump_ended {
 
 /*
  * Starts the thread. At most `pipes_max` pipes are open at a time; connections that find none are copied instead.
- * `ended(context)` is called on the pump's thread when pump_take_ended has something to give and had nothing before.
+ * `ended(context)` is called on the pump's thread when there is something to take, by pump_take_ended or
+ * pump_take_accepted; not again before one of them is called. Ends of connections on routes may be told some
+ * milliseconds late, many at once.
  * NULL, with errno, when the system refuses.
  */
 struct pump *pump_start(uint32_t pipes_max, void (*ended)(void *context), void *context);
@@ -131,6 +133,13 @@ void pump_forget_routes(struct pump *pump);
 
 /* Lists connections that run along routes, from place `*from` on, which is moved; 0 at the end. */
 size_t pump_list(const struct pump *pump, uint32_t *from, struct pump_accepted *out, size_t count);
+
+/* Adds up the connections of a listener that run along routes, those included whose end was not taken yet. */
+struct pump_totals {
+  uint32_t open;
+  uint64_t sent, received;
+};
+struct pump_totals pump_total(const struct pump *pump, int listener);
 
 /* Closes what is open, ends the thread and frees everything. `ended` is not called any more once this returns. */
 void pump_stop(struct pump *pump);

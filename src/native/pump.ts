@@ -25,6 +25,8 @@ export interface Pump {
   /** The connections that run along routes, as they are now. */
   carried(): readonly Carried[]
   count(id: number): { sent: number; received: number }
+  /** The sums over the connections of a listener that run along routes, until their ends were told. */
+  total(listener: number): { readonly open: number; readonly sent: number; readonly received: number }
   close(id: number, why: Ending): void
 }
 
@@ -34,8 +36,24 @@ export interface PumpListenOptions {
   readonly maxConnections: number
   /** Must call take or release, in this turn or later. */
   readonly asked: (connection: Asked) => void
+  /** Whether somebody wants to know which connections end, and not only what of. */
+  readonly wantsEach: () => boolean
   /** A connection that ran along a route is over. */
-  readonly ended: (connection: Carried, traffic: Traffic, lastedMs: number) => void
+  readonly ended: (end: RouteEnd) => void
+}
+
+/** The end of a connection on a route. */
+export interface RouteEnd {
+  readonly id: number
+  readonly tag: number
+  readonly lastedMs: number
+  readonly ended: Ending
+  /** 0 when nothing went wrong. */
+  readonly errno: number
+  readonly sent: number
+  readonly received: number
+  /** Undefined unless `wantsEach`. */
+  readonly connection: Carried | undefined
 }
 
 /** An accepted connection that waits for an answer. */
@@ -121,7 +139,7 @@ export const loadPump = (plain: Relay, path?: string): Loaded<Pump> => {
   // Of its own, because whoever hears of an end may look at what is left.
   const listed: Rows = { rows: new Float64Array(ROWS * ROW), hosts: [] }
   const { rows, hosts } = heard
-  const counts = new Float64Array(2)
+  const counts = new Float64Array(3)
   let holding = false
 
   /** Open connections and listeners keep the process alive, as those of Node do. */
@@ -130,14 +148,17 @@ export const loadPump = (plain: Relay, path?: string): Loaded<Pump> => {
     if (wanted !== holding) addon.pumpHold(wanted)
     holding = wanted
   }
-  /** The pump calls again only once both its lists were empty: one may have grown while the other was taken. */
+  /** What is added while we take is told anew. */
   const hear = () => {
-    for (let found = 1; found > 0; ) {
-      const accepted = addon.pumpTakeAccepted(rows, hosts)
-      for (let row = 0; row < accepted; row += 1) ask(row)
-      const ended = addon.pumpTakeEnded(rows, hosts)
-      for (let row = 0; row < ended; row += 1) settle(row)
-      found = accepted + ended
+    for (let count = ROWS; count === ROWS; ) {
+      count = addon.pumpTakeAccepted(rows, hosts)
+      for (let row = 0; row < count; row += 1) ask(row)
+    }
+    let each = false
+    for (const { wantsEach } of listeners.values()) each ||= wantsEach()
+    for (let count = ROWS; count === ROWS; ) {
+      count = addon.pumpTakeEnded(rows, each ? hosts : undefined)
+      for (let row = 0; row < count; row += 1) settle(row, each)
     }
     if (stopped.size === listeners.size) hold()
   }
@@ -171,27 +192,25 @@ export const loadPump = (plain: Relay, path?: string): Loaded<Pump> => {
       },
     })
   }
-  const settle = (row: number) => {
+  const settle = (row: number, each: boolean) => {
     const at = row * ROW
     const id = rows[at]!
-    const error = rows[at + 8]!
+    const errno = rows[at + 8]!
+    const sent = rows[at + 9]!
+    const received = rows[at + 10]!
+    const ending = ENDINGS[rows[at + 7]!]
     const pumped = relayed.get(id)
-    const ended = ENDINGS[rows[at + 7]!] ?? pumped?.told ?? told.get(id) ?? 'drained'
-    const passed = { sent: rows[at + 9]!, received: rows[at + 10]! }
-    const traffic: Traffic = {
-      ...passed,
-      ended,
-      ...((error !== 0 || ended in EXPLAINED) && { error: errorOf(ended, error) }),
-    }
     if (pumped !== undefined) {
       relayed.delete(id)
-      Object.assign(pumped.count, passed)
-      return pumped.resolve(traffic)
+      Object.assign(pumped.count, { sent, received })
+      return pumped.resolve(trafficOf({ ended: ending ?? pumped.told ?? 'drained', errno, sent, received }))
     }
-    told.delete(id)
+    const ended = ending ?? told.get(id) ?? 'drained'
+    if (told.size > 0) told.delete(id)
     const listener = rows[at + 1]!
     const { ended: hear } = listeners.get(listener) ?? fail(`the pump carried ${id} for listener ${listener}`)
-    hear(carriedIn(heard, row), traffic, rows[at + 2]!)
+    const connection = each ? carriedIn(heard, row) : undefined
+    hear({ id, tag: rows[at + 3]!, lastedMs: rows[at + 2]!, ended, errno, sent, received, connection })
   }
   const carried = (): readonly Carried[] => {
     const found: Carried[] = []
@@ -205,6 +224,11 @@ export const loadPump = (plain: Relay, path?: string): Loaded<Pump> => {
   const count = (id: number) => {
     addon.pumpCount(id, counts)
     return { sent: counts[0]!, received: counts[1]! }
+  }
+
+  const total = (listener: number) => {
+    addon.pumpTotal(listener, counts)
+    return { open: counts[0]!, sent: counts[1]!, received: counts[2]! }
   }
 
   const started = addon.pumpStart(PIPES_MAX, hear)
@@ -247,7 +271,7 @@ export const loadPump = (plain: Relay, path?: string): Loaded<Pump> => {
   const forgetRoutes = () => addon.pumpForgetRoutes()
   const dialOptions: Pump['dialOptions'] = ({ mark, userTimeoutMs, keepaliveSeconds }) =>
     addon.pumpDialOptions(mark, userTimeoutMs, keepaliveSeconds)
-  return { is: 'ready', value: { relay, listen, forgetRoutes, dialOptions, carried, count, close } }
+  return { is: 'ready', value: { relay, listen, forgetRoutes, dialOptions, carried, count, total, close } }
 }
 
 /**
@@ -285,6 +309,19 @@ const takeRead = (stream: Duplex): Buffer | undefined => {
   for (let chunk: Buffer | null; (chunk = stream.read() as Buffer | null) !== null; ) chunks.push(chunk)
   return chunks.length > 1 ? Buffer.concat(chunks) : chunks[0]
 }
+
+/** Of an end, what an Outcome says. */
+export const trafficOf = ({
+  ended,
+  errno,
+  sent,
+  received,
+}: Pick<RouteEnd, 'ended' | 'errno' | 'sent' | 'received'>): Traffic => ({
+  sent,
+  received,
+  ended,
+  ...((errno !== 0 || ended in EXPLAINED) && { error: errorOf(ended, errno) }),
+})
 
 /** Ends that are no errno, in the words of net/dial.ts. */
 const EXPLAINED: Partial<Record<Ending, NonNullable<Traffic['error']>>> = {

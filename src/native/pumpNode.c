@@ -165,7 +165,7 @@ static void write_row(napi_env env, double *row, napi_value hosts, uint32_t at, 
   napi_set_element(env, hosts, 2 * at + 1, host_of(env, &accepted->destination));
 }
 
-/* pumpTakeEnded(rows, hosts): how many rows were filled; hosts only for those with a tag. */
+/* pumpTakeEnded(rows, hosts): how many rows were filled; hosts only for those with a tag, and only if it is an array. */
 static napi_value take_ended(napi_env env, napi_callback_info info) {
   napi_value argv[2];
   size_t argc = 2;
@@ -174,12 +174,15 @@ static napi_value take_ended(napi_env env, napi_callback_info info) {
   napi_get_cb_info(env, info, &argc, argv, NULL, NULL);
   double *row = room_for(env, argv[0], ROW * ROWS_MAX);
   if (row == NULL) return NULL;
+  napi_valuetype hosts;
+  napi_typeof(env, argv[1], &hosts);
   struct pump_ended ended[ROWS_MAX];
   size_t count = pump_take_ended(instance->pump, ended, ROWS_MAX);
   for (size_t i = 0; i < count; i++, row += ROW) {
     row[0] = ended[i].id;
+    row[1] = ended[i].accepted.listener;
     row[3] = ended[i].accepted.tag;
-    if (ended[i].accepted.tag != 0) write_row(env, row, argv[1], (uint32_t)i, &ended[i].accepted);
+    if (ended[i].accepted.tag != 0 && hosts == napi_object) write_row(env, row, argv[1], (uint32_t)i, &ended[i].accepted);
     row[2] = (double)ended[i].lasted_ms;
     row[7] = ended[i].end;
     row[8] = ended[i].error;
@@ -356,6 +359,23 @@ static napi_value count_bytes(napi_env env, napi_callback_info info) {
   return NULL;
 }
 
+/* pumpTotal(listener, [open, sent, received]): writes the sums over its connections on routes. */
+static napi_value total(napi_env env, napi_callback_info info) {
+  napi_value argv[2];
+  size_t argc = 2;
+  int32_t listener;
+  struct instance *instance = instance_of(env);
+  if (instance == NULL) return NULL;
+  napi_get_cb_info(env, info, &argc, argv, NULL, NULL);
+  double *sums = room_for(env, argv[1], 3);
+  if (sums == NULL || napi_get_value_int32(env, argv[0], &listener) != napi_ok) return NULL;
+  struct pump_totals totals = pump_total(instance->pump, listener);
+  sums[0] = totals.open;
+  sums[1] = (double)totals.sent;
+  sums[2] = (double)totals.received;
+  return NULL;
+}
+
 /* pumpClose(id): ends a connection that pumpTakeEnded has not given yet. */
 static napi_value tell_close(napi_env env, napi_callback_info info) {
   int32_t id;
@@ -393,6 +413,7 @@ void pump_exports(napi_env env, napi_value exports) {
   add_function(env, exports, "pumpForgetRoutes", forget_routes);
   add_function(env, exports, "pumpList", list);
   add_function(env, exports, "pumpCount", count_bytes);
+  add_function(env, exports, "pumpTotal", total);
   add_function(env, exports, "pumpClose", tell_close);
   add_function(env, exports, "pumpHold", hold_process);
 }

@@ -22,6 +22,8 @@ export class Life {
   }
   /** Brings the count up to date, where the bytes pass elsewhere. */
   recount: ((count: { sent: number; received: number }) => void) | undefined
+  /** Its bytes pass elsewhere, where they are added up, too. */
+  isCarried = false
   readonly #count = { sent: 0, received: 0 }
   reason: string | undefined
   detected: Outcome['detected'] | undefined

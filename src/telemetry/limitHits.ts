@@ -1,4 +1,4 @@
-import type { Ledger } from './ledger.ts'
+import { type Ledger, merely } from './ledger.ts'
 import type { Metrics } from './metrics.ts'
 import type { Outcome, RequestOutcome } from './outcome.ts'
 
@@ -44,7 +44,8 @@ export type MoreHits = () => Readonly<Record<string, number>>
 export const countLimits = (metrics: Metrics, ledger: Ledger, more: MoreHits): void => {
   const hits = new Map<string, number>()
   const hit = (limit: string) => hits.set(limit, (hits.get(limit) ?? 0) + 1)
-  ledger.subscribe((outcome) => limitsHit(outcome).forEach(hit))
+  ledger.subscribe((outcome) => limitsHit(outcome).forEach(hit), merely)
+  ledger.subscribeCounts((alike) => limitsHit(alike).forEach(hit))
   ledger.subscribeRequests(({ error }: RequestOutcome) => {
     if (error === undefined) return
     const limit = BY_CAUSE[error]

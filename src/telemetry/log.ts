@@ -27,6 +27,8 @@ export interface Log {
   readonly outcome: (outcome: Outcome) => void
   /** One line for each request, on the connection that carried it; `time` is milliseconds since 1970. */
   readonly request: (request: RequestOutcome, on: On, time: number) => void
+  /** Whether connections that went as they should are written at all. */
+  readonly writesOutcomes: () => boolean
   level: LogLevel
   /** Goes on as other options say, such as those of a new policy. Where lines go stays. */
   readonly use: (options: Omit<LogOptions, 'write'>) => void
@@ -60,6 +62,7 @@ export const createLog = (options: LogOptions): Log => {
       if (format === 'json') information.info(outcome, 'connection')
       else if (format === 'text') write(1, `${outcomeText(outcome)}\n`)
     },
+    writesOutcomes: () => information.isLevelEnabled('info') && (format === 'json' || format === 'text'),
     request: (request, on, time) => {
       if (!information.isLevelEnabled('info') || isSpared(request.status < 500 && request.error === undefined)) return
       const { direction, peer, destination } = on

@@ -1,7 +1,7 @@
-import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
+import { Counter, collectDefaultMetrics, Gauge, Registry } from 'prom-client'
 import type { Direction } from '../net/connection.ts'
 import { labelBudget } from './labelBudget.ts'
-import type { Ledger } from './ledger.ts'
+import { type Alike, type Ledger, merely } from './ledger.ts'
 import type { Outcome } from './outcome.ts'
 import { createTally, type Series } from './tally.ts'
 
@@ -23,10 +23,12 @@ const LIFETIMES = [0.01, 0.1, 1, 10, 60, 300, 3600, 86_400]
 /** The numbers of one process, fed from its ledger and read by whoever scrapes. */
 export interface Metrics {
   readonly registry: Registry
-  /** With `collect`, its values are put together anew at each scrape. */
-  readonly counter: (name: string, about: About & { readonly collect?: (counter: Counter) => void }) => Counter
+  /** With `collect`, its values are put together anew at each scrape; `before` is called before they are read. */
+  readonly counter: (
+    name: string,
+    about: About & { readonly collect?: (counter: Counter) => void; readonly before?: () => void },
+  ) => Counter
   readonly gauge: (name: string, about: About & { readonly collect?: (gauge: Gauge) => void }) => Gauge
-  readonly histogram: (name: string, about: About & { readonly buckets?: readonly number[] }) => Histogram
 }
 
 /** A registry whose names all begin with `sluice_`, beside the process's own `process_` and `nodejs_` metrics. */
@@ -40,20 +42,23 @@ export const createMetrics = (version: string): Metrics => {
   })
   const metrics: Metrics = {
     registry,
-    counter: (name, { collect, ...about }) => {
+    counter: (name, { collect, before, ...about }) => {
       const collecting = (): void => {
+        before?.()
+        if (collect === undefined) return
         counter.reset()
-        collect?.(counter)
+        collect(counter)
       }
-      const counter: Counter = new Counter({ ...common(name, about), ...(collect && { collect: collecting }) })
+      const counter: Counter = new Counter({
+        ...common(name, about),
+        ...((collect ?? before) && { collect: collecting }),
+      })
       return counter
     },
     gauge: (name, { collect, ...about }) => {
       const gauge: Gauge = new Gauge({ ...common(name, about), ...(collect && { collect: () => collect(gauge) }) })
       return gauge
     },
-    histogram: (name, { buckets, ...about }) =>
-      new Histogram({ ...common(name, about), buckets: [...(buckets ?? SECONDS)] }),
   }
   collectDefaultMetrics({ register: registry })
   metrics
@@ -66,62 +71,77 @@ export const createMetrics = (version: string): Metrics => {
 export const countConnections = (metrics: Metrics, ledger: Ledger): void => {
   const rule = labelBudget(RULES_MAX)
   const code = labelBudget(CODES_MAX)
+  // Of connections that are alike there may be many a millisecond: they go into the counters when these are read.
+  const waiting = new Map<Alike, number>()
+  const before = (): void => {
+    for (const [alike, times] of waiting) add(alike, times)
+    waiting.clear()
+  }
   const ended = metrics.counter('connections_total', {
     help: 'Connections that have ended, by what became of them and how they ended.',
     labels: ['direction', 'result', 'ended'],
+    before,
   })
   metrics.gauge('connections_open', {
     help: 'Connections open now.',
     labels: ['direction'],
     collect: (gauge) => {
-      for (const direction of ['inbound', 'outbound']) gauge.set({ direction }, 0)
-      for (const { direction } of ledger.open) gauge.inc({ direction })
+      for (const [direction, { open }] of Object.entries(ledger.totals())) gauge.set({ direction }, open)
     },
   })
-  const lifetime = metrics.histogram('connection_duration_seconds', {
-    help: 'From accept to end.',
-    labels: ['direction'],
-    buckets: LIFETIMES,
-  })
+  const lifetimes = seriesBy(metrics, 'connection_duration_seconds', 'From accept to end.', ['direction'], LIFETIMES)
+  const lifetime = { inbound: lifetimes({ direction: 'inbound' }), outbound: lifetimes({ direction: 'outbound' }) }
   const detections = metrics.counter('detections_total', {
     help: 'What connections were found to speak; for opaque ones the reason.',
     labels: ['direction', 'protocol', 'reason'],
+    before,
   })
-  const detecting = metrics.histogram('detection_duration_seconds', {
-    help: 'From accept until the protocol was certain.',
-    labels: ['direction'],
-  })
+  const detectings = seriesBy(metrics, 'detection_duration_seconds', 'From accept until the protocol was certain.', [
+    'direction',
+  ])
+  const detecting = { inbound: detectings({ direction: 'inbound' }), outbound: detectings({ direction: 'outbound' }) }
   const errors = metrics.counter('connection_errors_total', {
     help: 'Connections that were refused or failed, by the code in their log line; limits that were hit are among them.',
     labels: ['direction', 'code'],
+    before,
   })
   const decisions = metrics.counter('rule_decisions_total', {
     help: 'How often a rule of the policy decided an aspect of a connection.',
     labels: ['rule', 'aspect'],
+    before,
   })
   const handshakes = metrics.counter('tls_handshakes_total', {
     help: 'Handshakes with clients that ended here, by result: full, resumed or failed; connection_errors_total says why.',
     labels: ['direction', 'result'],
   })
   countBytes(metrics, ledger)
+  const add = ({ direction, protocols, reason = '', rules, result, ended: how, error }: Alike, times: number) => {
+    ended.inc({ direction, result, ended: how }, times)
+    for (const protocol of protocols)
+      detections.inc({ direction, protocol, reason: protocol === 'opaque' ? reason : '' }, times)
+    if (error) errors.inc({ direction, code: code(error.code) }, times)
+    for (const [aspect, { name, line }] of Object.entries(rules)) {
+      if (line > 0) decisions.inc({ rule: rule(name), aspect }, times)
+    }
+  }
   ledger.subscribe((outcome) => {
-    const { direction, protocols, reason = '', detected, rules, error } = outcome
+    const { direction, detected, ms } = outcome
     if (outcome.tls) handshakes.inc({ direction, result: outcome.tls.resumed ? 'resumed' : 'full' })
     else if (outcome.ended === 'tlsFailed') handshakes.inc({ direction, result: 'failed' })
-    ended.inc({ direction, result: outcome.result, ended: outcome.ended })
-    lifetime.observe({ direction }, outcome.ms / 1000)
-    for (const protocol of protocols)
-      detections.inc({ direction, protocol, reason: protocol === 'opaque' ? reason : '' })
-    if (detected) detecting.observe({ direction }, detected.ms / 1000)
-    if (error) errors.inc({ direction, code: code(error.code) })
-    for (const [aspect, { name, line }] of Object.entries(rules)) {
-      if (line > 0) decisions.inc({ rule: rule(name), aspect })
-    }
+    lifetime[direction].observe(ms / 1000)
+    if (detected) detecting[direction].observe(detected.ms / 1000)
+    add(outcome, 1)
+  }, merely)
+  ledger.subscribeCounts((alike, ms) => {
+    const { direction } = alike
+    lifetime[direction].observe(ms / 1000)
+    detecting[direction].observe(0)
+    waiting.set(alike, (waiting.get(alike) ?? 0) + 1)
   })
 }
 
 /** What is counted of the requests that are alike. Read at each scrape; prom-client is too slow for each request. */
-interface Alike {
+interface AlikeRequests {
   readonly labels: { readonly direction: Direction; readonly version: string; readonly class: string }
   readonly duration: Series
   readonly waiting: Series
@@ -132,7 +152,7 @@ interface Alike {
 export const countRequests = (metrics: Metrics, ledger: Ledger): void => {
   const rule = labelBudget(RULES_MAX)
   const cause = labelBudget(CODES_MAX)
-  const kinds = new Map<string, Alike>()
+  const kinds = new Map<string, AlikeRequests>()
   const bytes = { inbound: { sent: 0, received: 0 }, outbound: { sent: 0, received: 0 } }
   const duration = seriesBy(
     metrics,
@@ -146,7 +166,7 @@ export const countRequests = (metrics: Metrics, ledger: Ledger): void => {
     'From the head of the request until the head of the answer.',
     ['direction'],
   )
-  const alike = (direction: Direction, version: string, status: number): Alike => {
+  const alike = (direction: Direction, version: string, status: number): AlikeRequests => {
     const group = Math.floor(status / 100)
     const key = `${direction} ${version} ${group}`
     let found = kinds.get(key)
@@ -203,8 +223,14 @@ export const countRequests = (metrics: Metrics, ledger: Ledger): void => {
 }
 
 /** Series of one histogram, each made once. */
-const seriesBy = ({ registry }: Metrics, name: string, help: string, labelNames: readonly string[]) => {
-  const tally = createTally(registry, `sluice_${name}`, help, labelNames, SECONDS)
+const seriesBy = (
+  { registry }: Metrics,
+  name: string,
+  help: string,
+  labelNames: readonly string[],
+  buckets: readonly number[] = SECONDS,
+) => {
+  const tally = createTally(registry, `sluice_${name}`, help, labelNames, buckets)
   const known = new Map<string, Series>()
   return (labels: Readonly<Record<string, string>>): Series => {
     const key = Object.values(labels).join(' ')
@@ -233,13 +259,17 @@ export const countExposed = (metrics: Metrics, ledger: Ledger): void => {
     help: 'HTTP requests to exposed ports, by the class of the status, and the cause where Sluice answered itself.',
     labels: ['task', 'port', 'class', 'cause'],
   })
-  ledger.subscribe(({ exposed, result, bytes: count }) => {
-    if (exposed === undefined) return
-    const labels = labelsOf(exposed)
-    connections.inc({ ...labels, result })
-    bytes.inc({ ...labels, way: 'sent' }, count.sent)
-    bytes.inc({ ...labels, way: 'received' }, count.received)
-  })
+  ledger.subscribe(
+    ({ exposed, result, bytes: count }) => {
+      if (exposed === undefined) return
+      const labels = labelsOf(exposed)
+      connections.inc({ ...labels, result })
+      bytes.inc({ ...labels, way: 'sent' }, count.sent)
+      bytes.inc({ ...labels, way: 'received' }, count.received)
+    },
+    merely,
+    merely,
+  )
   ledger.subscribeRequests(({ status, error = '' }, { exposed }) => {
     if (exposed === undefined) return
     requests.inc({ ...labelsOf(exposed), class: `${Math.floor(status / 100)}xx`, cause: error })
@@ -249,10 +279,12 @@ export const countExposed = (metrics: Metrics, ledger: Ledger): void => {
 /** A connection may live for days: its bytes count while it is open, and not only in the moment it ends. */
 const countBytes = (metrics: Metrics, ledger: Ledger): void => {
   const past = { inbound: { sent: 0, received: 0 }, outbound: { sent: 0, received: 0 } }
-  ledger.subscribe(({ direction, bytes }: Outcome) => {
-    past[direction].sent += bytes.sent
-    past[direction].received += bytes.received
-  })
+  const ended = (direction: Direction, { sent, received }: Outcome['bytes']) => {
+    past[direction].sent += sent
+    past[direction].received += received
+  }
+  ledger.subscribe(({ direction, bytes }) => ended(direction, bytes), merely)
+  ledger.subscribeCounts(({ direction }, _ms, bytes) => ended(direction, bytes))
   const counter: Counter = new Counter({
     name: 'sluice_connection_bytes_total',
     help: 'Bytes on connections of clients, inside TLS that ends here: sent is what came from them, received what went to them.',
@@ -263,10 +295,9 @@ const countBytes = (metrics: Metrics, ledger: Ledger): void => {
       for (const direction of ['inbound', 'outbound'] as const) {
         for (const way of ['sent', 'received'] as const) counter.inc({ direction, way }, past[direction][way])
       }
-      for (const life of ledger.open) {
-        const { direction, count } = life
-        counter.inc({ direction, way: 'sent' }, count.sent)
-        counter.inc({ direction, way: 'received' }, count.received)
+      for (const [direction, { sent, received }] of Object.entries(ledger.totals())) {
+        counter.inc({ direction, way: 'sent' }, sent)
+        counter.inc({ direction, way: 'received' }, received)
       }
     },
   })

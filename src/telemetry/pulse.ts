@@ -1,5 +1,5 @@
 import type { Clock } from '../net/clock.ts'
-import type { Ledger } from './ledger.ts'
+import type { Alike, Ledger } from './ledger.ts'
 import type { Outcome, RuleName } from './outcome.ts'
 
 /** What happened in about a second, and what a person should know of the minutes before. */
@@ -30,6 +30,7 @@ export interface Pulse {
 }
 
 const RECENT_MAX = 300
+const WANTED_MAX = 20 // Outcomes in a second that are written only to be shown here; beyond that connections are counted
 const LATENCIES_MAX = 10_000
 const TIMEOUTS_TO_WARN = 3 // once is a slow client; three times in a row is a protocol we do not know
 
@@ -52,15 +53,32 @@ export const createPulse = (ledger: Ledger, clock: Clock, more: () => readonly s
       if (rule.line > 0) hits.set(keyOf(rule), (hits.get(keyOf(rule)) ?? 0) + 1)
     }
   }
-  ledger.subscribe((outcome) => {
+  const counted = ({ rules, result }: Alike, _ms: number, { sent, received }: Outcome['bytes']) => {
     connections += 1
-    endedBytes += outcome.bytes.sent + outcome.bytes.received
-    recent.push(outcome)
-    if (recent.length > RECENT_MAX) recent.shift()
-    hit(outcome.rules)
-    if (outcome.result === 'failed' || outcome.result === 'refused') failures.push(clock.now())
-    countTimeouts(timeouts, outcome)
-  })
+    endedBytes += sent + received
+    hit(rules)
+    if (result === 'failed' || result === 'refused') failures.push(clock.now())
+  }
+  ledger.subscribeCounts(counted)
+  let wanted = 0
+  let wantedSince = clock.now()
+  ledger.subscribe(
+    (outcome) => {
+      wanted += 1
+      counted(outcome, outcome.ms, outcome.bytes)
+      recent.push(outcome)
+      if (recent.length > RECENT_MAX) recent.shift()
+      countTimeouts(timeouts, outcome)
+    },
+    () => {
+      const now = clock.now()
+      if (now - wantedSince >= 1000) {
+        wanted = 0
+        wantedSince = now
+      }
+      return wanted < WANTED_MAX
+    },
+  )
   ledger.subscribeRequests((request) => {
     requests += 1
     if (latencies.length < LATENCIES_MAX) latencies.push(request.ms)
@@ -73,9 +91,7 @@ export const createPulse = (ledger: Ledger, clock: Clock, more: () => readonly s
     if (last !== undefined && now - lastAt < 900) return last
     const seconds = Math.max((now - lastAt) / 1000, 0.001)
     let bytes = endedBytes
-    for (const life of ledger.open) {
-      bytes += life.count.sent + life.count.received
-    }
+    for (const { sent, received } of Object.values(ledger.totals())) bytes += sent + received
     while (failures.length > 0 && now - failures[0]! > 60_000) failures.shift()
     const sorted = latencies.sort((a, b) => a - b)
     last = {

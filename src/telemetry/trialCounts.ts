@@ -1,6 +1,6 @@
 import { formatAddress } from '../net/address.ts'
 import { labelBudget } from './labelBudget.ts'
-import type { Ledger } from './ledger.ts'
+import { type Ledger, merely } from './ledger.ts'
 import type { Metrics } from './metrics.ts'
 import type { Change, Outcome, RequestOutcome } from './outcome.ts'
 
@@ -61,7 +61,7 @@ export const countTrials = (ledger: Ledger): TrialCounts => {
   }
   ledger.subscribe((outcome) => {
     if (outcome.candidate) count('connections', outcome.candidate, () => connectionName(outcome))
-  })
+  }, merely)
   ledger.subscribeRequests((request, life) => {
     if (request.candidate) count('requests', request.candidate, () => requestName(request, life))
   })
@@ -110,6 +110,6 @@ export const countTrialMetrics = (metrics: Metrics, ledger: Ledger): void => {
     asked.inc({ kind, changed: it.candidate.length > 0 ? 'yes' : 'no' })
     for (const { key, rule: by } of it.candidate) candidate.inc({ rule: rule(by.name), aspect: key })
   }
-  ledger.subscribe((outcome) => count('connection', outcome))
+  ledger.subscribe((outcome) => count('connection', outcome), merely)
   ledger.subscribeRequests((request) => count('request', request))
 }

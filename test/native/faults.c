@@ -3,11 +3,12 @@
  *
  *   FAULT=splice:EINVAL:3 LD_PRELOAD=faults.so harness cases     every third splice fails with EINVAL
  *
- * Only calls from the pump's own thread fail, so that the test's own sockets keep working.
+ * Only calls from the pump's own thread fail, so that the test's own sockets keep working; and those that start it.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -19,7 +20,7 @@
 
 static char name[32];
 static int error, every;
-static _Atomic unsigned calls;
+static _Atomic unsigned calls, failed;
 
 __attribute__((constructor)) static void read_fault(void) {
   char text[16] = "";
@@ -28,21 +29,31 @@ __attribute__((constructor)) static void read_fault(void) {
   static const struct { const char *name; int number; } known[] = {
     {"EINVAL", EINVAL}, {"EMFILE", EMFILE}, {"ENOMEM", ENOMEM}, {"EAGAIN", EAGAIN}, {"EINTR", EINTR},
     {"EPIPE", EPIPE}, {"ECONNRESET", ECONNRESET}, {"ENOSPC", ENOSPC}, {"EPERM", EPERM}, {"ENOBUFS", ENOBUFS},
-    {"ENOTCONN", ENOTCONN},
+    {"ENOTCONN", ENOTCONN}, {"ECONNABORTED", ECONNABORTED}, {"ECONNREFUSED", ECONNREFUSED},
+    {"EADDRNOTAVAIL", EADDRNOTAVAIL}, {"ENETUNREACH", ENETUNREACH},
   };
   for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
     if (strcmp(known[i].name, text) == 0) error = known[i].number;
   }
 }
 
+static int fails_anywhere(const char *call) {
+  if (error == 0 || strcmp(call, name) != 0) return 0;
+  if (atomic_fetch_add(&calls, 1) % (unsigned)every != (unsigned)every - 1) return 0;
+  atomic_fetch_add(&failed, 1);
+  errno = error;
+  return 1;
+}
+
+__attribute__((destructor)) static void say_how_many(void) {
+  if (error != 0) fprintf(stderr, "%s failed %u times\n", name, failed);
+}
+
 static int fails(const char *call) {
   if (error == 0 || strcmp(call, name) != 0) return 0;
   char thread[16] = "";
   prctl(PR_GET_NAME, thread);
-  if (strcmp(thread, "sluice-pump") != 0) return 0;
-  if (atomic_fetch_add(&calls, 1) % (unsigned)every != (unsigned)every - 1) return 0;
-  errno = error;
-  return 1;
+  return strcmp(thread, "sluice-pump") == 0 && fails_anywhere(call);
 }
 
 #define REAL(call) ((__typeof__(&call))dlsym(RTLD_NEXT, #call))
@@ -68,7 +79,7 @@ int fcntl(int fd, int command, ...) {
   return fails("fcntl") ? -1 : ((int (*)(int, int, ...))dlsym(RTLD_NEXT, "fcntl"))(fd, command, argument);
 }
 int epoll_ctl(int epoll, int operation, int fd, struct epoll_event *event) {
-  return fails("epoll_ctl") ? -1 : REAL(epoll_ctl)(epoll, operation, fd, event);
+  return fails("epoll_ctl") || fails_anywhere("first epoll_ctl") ? -1 : REAL(epoll_ctl)(epoll, operation, fd, event);
 }
 int epoll_wait(int epoll, struct epoll_event *events, int count, int timeout) {
   return fails("epoll_wait") ? -1 : REAL(epoll_wait)(epoll, events, count, timeout);
@@ -96,4 +107,17 @@ int connect(int fd, const struct sockaddr *to, socklen_t length) {
 }
 int accept4(int fd, struct sockaddr *restrict from, socklen_t *restrict length, int flags) {
   return fails("accept4") ? -1 : REAL(accept4)(fd, from, length, flags);
+}
+
+/* By their inner names: dlsym itself allocates. */
+extern void *__libc_malloc(size_t);
+extern void *__libc_calloc(size_t, size_t);
+void *malloc(size_t size) { return fails("malloc") ? NULL : __libc_malloc(size); }
+void *calloc(size_t count, size_t size) { return fails("calloc") ? NULL : __libc_calloc(count, size); }
+
+int epoll_create1(int flags) { return fails_anywhere("epoll_create1") ? -1 : REAL(epoll_create1)(flags); }
+extern int eventfd(unsigned, int);
+int eventfd(unsigned value, int flags) { return fails_anywhere("eventfd") ? -1 : REAL(eventfd)(value, flags); }
+int pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *), void *argument) {
+  return fails_anywhere("pthread_create") ? error : REAL(pthread_create)(thread, attributes, run, argument);
 }

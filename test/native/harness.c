@@ -3,7 +3,9 @@
  *
  *   harness cases               each edge case once, with assertions
  *   harness stress SECONDS SEED checksummed traffic over many connections whose peers are killed at random
- *   harness faults SECONDS SEED the same while faults.c makes system calls fail: ends may be early, bytes never wrong
+ *   harness faults SECONDS SEED the same while faults.c makes calls fail: ends may be early, bytes never wrong
+ *   harness start               starts a pump again and again while faults.c makes that fail
+ *   harness memory              calls a pump that faults.c gives no memory
  *   harness proxy PORT TO_PORT  a TCP proxy on 127.0.0.1, to measure with
  *
  * Exits 0, or says on standard error what went wrong and exits 1.
@@ -404,15 +406,20 @@ static struct pump_address on_loopback(uint16_t port) {
   return (struct pump_address){.ip = {[10] = 0xff, [11] = 0xff, [12] = 127, [15] = 1}, .port = port, .family = 4};
 }
 
-static struct pump_accepted take_accepted(void) {
+/* The next question about a listener. Who called the one of a case before, when that was over, is turned away. */
+static struct pump_accepted take_accepted(int number) {
   struct pump_accepted accepted;
-  while (pump_take_accepted(pump, &accepted, 1) == 0) {
-    struct pollfd wait = {.fd = reports, .events = POLLIN};
-    CHECK(poll(&wait, 1, 20000) == 1);
-    uint64_t count;
-    CHECK(read(reports, &count, sizeof count) == sizeof count);
+  for (;;) {
+    while (pump_take_accepted(pump, &accepted, 1) == 0) {
+      struct pollfd wait = {.fd = reports, .events = POLLIN};
+      CHECK(poll(&wait, 1, 20000) == 1);
+      uint64_t count;
+      CHECK(read(reports, &count, sizeof count) == sizeof count);
+    }
+    if (accepted.listener == (uint32_t)number) return accepted;
+    close(pump_release(pump, accepted.id));
+    pump_left(pump, (int)accepted.listener);
   }
-  return accepted;
 }
 
 static void one_question_serves_many(void) {
@@ -429,7 +436,7 @@ static void one_question_serves_many(void) {
     client = dial(port, true);
     write_all(client, "hello", 5);
     if (i == 0) {
-      struct pump_accepted asked = take_accepted();
+      struct pump_accepted asked = take_accepted(number);
       CHECK(asked.open == 1 && asked.tag == 0 && asked.peer.family == 4 && asked.destination.port == back_port);
       pump_take_route(pump, asked.id, &route);
     }
@@ -463,7 +470,7 @@ static void one_question_serves_many(void) {
 
   pump_forget_routes(pump);
   client = dial(port, true);
-  struct pump_accepted asked = take_accepted();
+  struct pump_accepted asked = take_accepted(number);
   int released = pump_release(pump, asked.id);
   write_all(client, "yours", 5);
   char got[5];
@@ -477,6 +484,116 @@ static void one_question_serves_many(void) {
     fd = dial(port, true);
     if (fd >= 0) close(fd);
   }
+}
+
+/* Linked with --wrap: what the kernel says of a redirected connection, where there is no redirect. */
+static struct sockaddr_in redirected_from;
+extern int __real_getsockopt(int fd, int level, int option, void *value, socklen_t *length);
+int __wrap_getsockopt(int fd, int level, int option, void *value, socklen_t *length);
+int __wrap_getsockopt(int fd, int level, int option, void *value, socklen_t *length) {
+  enum { ORIGINAL_DST = 80 };
+  if (level != IPPROTO_IP || option != ORIGINAL_DST) return __real_getsockopt(fd, level, option, value, length);
+  memcpy(value, &redirected_from, sizeof redirected_from);
+  return 0;
+}
+
+/* What the pump dials is redirected to its own listener, as where the rules do not spare the proxy. */
+static void what_comes_back_is_known(void) {
+  uint16_t port = 0;
+  int front = listener(&port);
+  fcntl(front, F_SETFL, O_NONBLOCK);
+  redirected_from = (struct sockaddr_in){
+    .sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+  struct pump_listening listening = {.fd = front, .connections_max = 8};
+  int number = pump_listen(pump, &listening);
+  struct pump_route route = {.upstream = on_loopback(port), .connect_ms = 5000, .tag = 3, .good_ms = 60000};
+  client = dial(port, true);
+  struct pump_accepted asked = take_accepted(number);
+  CHECK(!asked.is_own && asked.destination.port == port);
+  pump_take_route(pump, asked.id, &route);
+  /* The route is known now, and would be taken for ever. */
+  asked = take_accepted(number);
+  CHECK(asked.is_own && asked.open == 2);
+  close(pump_release(pump, asked.id));
+  pump_left(pump, number);
+  close(client);
+  struct pump_ended ended = take_ended();
+  CHECK(ended.accepted.tag == 3);
+  /* The same two ends, once the dial is over, are a stranger's. */
+  pump_forget_routes(pump);
+  client = dial(port, true);
+  asked = take_accepted(number);
+  CHECK(!asked.is_own);
+  close(pump_release(pump, asked.id));
+  pump_left(pump, number);
+  close(client);
+  pump_stop_listening(pump, number);
+}
+
+/* The ends of connections on routes are told many at a time, and counted before they are told. */
+static void totals_hold_until_the_report(void) {
+  uint16_t port = 0, back_port = 0;
+  int front = listener(&port), back = listener(&back_port);
+  fcntl(front, F_SETFL, O_NONBLOCK);
+  struct pump_listening listening = {.fd = front, .destination = on_loopback(back_port), .connections_max = 100};
+  int number = pump_listen(pump, &listening);
+  struct pump_route route = {.upstream = on_loopback(back_port), .connect_ms = 5000, .tag = 9, .good_ms = 60000};
+  enum { COUNT = 20 };
+  for (int i = 0; i < COUNT; i++) {
+    client = dial(port, true);
+    write_all(client, "count me", 8);
+    if (i == 0) pump_take_route(pump, take_accepted(number).id, &route);
+    upstream = accept4(back, NULL, NULL, SOCK_CLOEXEC);
+    reads(upstream, "count me");
+    close(client);
+    reads_end(upstream);
+    close(upstream);
+  }
+  struct pump_totals totals = pump_total(pump, number);
+  CHECK(totals.open == COUNT && totals.sent == COUNT * 8 && totals.received == 0);
+  for (int i = 0; i < COUNT; i++) CHECK(take_ended().end == PUMP_CLOSED);
+  CHECK(pump_total(pump, number).open == 0);
+  pump_stop_listening(pump, number);
+  close(back);
+}
+
+/* Keepalive and the user timeout are set a second after the connect, when most connections are over. */
+static void who_stays_is_tuned(void) {
+  uint16_t port = 0, back_port = 0;
+  int front = listener(&port), back = listener(&back_port);
+  fcntl(front, F_SETFL, O_NONBLOCK);
+  struct pump_dial_options options = {.user_timeout_ms = 31234, .keepalive_s = 77};
+  pump_set_dial_options(pump, &options);
+  struct pump_listening listening = {.fd = front, .destination = on_loopback(back_port), .connections_max = 8};
+  int number = pump_listen(pump, &listening);
+  struct pump_route route = {.upstream = on_loopback(back_port), .connect_ms = 5000, .tag = 4, .good_ms = 60000};
+  client = dial(port, true);
+  pump_take_route(pump, take_accepted(number).id, &route);
+  upstream = accept4(back, NULL, NULL, SOCK_CLOEXEC);
+  struct sockaddr_in dialled, found;
+  socklen_t length = sizeof dialled;
+  CHECK(getpeername(upstream, (struct sockaddr *)&dialled, &length) == 0);
+  int fd = 3; /* the pump's end, in this same process */
+  for (;; fd++) {
+    length = sizeof found;
+    CHECK(fd < 4096);
+    if (getsockname(fd, (struct sockaddr *)&found, &length) == 0 && found.sin_port == dialled.sin_port) break;
+  }
+  int timeout = 0, idle = 0, on = 0;
+  for (int tries = 0; timeout != 31234 || idle != 77 || on != 1; tries++) {
+    CHECK(tries < 2000);
+    usleep(10000);
+    length = sizeof timeout;
+    getsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout, &length);
+    getsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, &length);
+    getsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, &length);
+  }
+  close(client);
+  reads_end(upstream);
+  close(upstream);
+  CHECK(take_ended().end == PUMP_CLOSED);
+  pump_stop_listening(pump, number);
+  close(back);
 }
 
 static void cases(uint32_t pipes_max) {
@@ -498,6 +615,9 @@ static void cases(uint32_t pipes_max) {
   an_order_too_late_hits_nobody_else();
   silence_ends();
   one_question_serves_many();
+  what_comes_back_is_known();
+  totals_hold_until_the_report();
+  if (pipes_max > 1) who_stays_is_tuned(); /* takes a second */
   begin_with(pair_up()); /* still open when the pump stops */
   fill(client);
   pump_stop(pump);
@@ -535,7 +655,9 @@ struct app {
 
 struct live {
   bool used, ended, killed;
+  bool routed; /* accepted and dialled by the pump; app[1].fd is -1 until that has come */
   uint32_t id;
+  uint64_t refused_at; /* closed by a pump that had no memory to say so */
   struct app app[2];
   struct pump_ended report;
 };
@@ -544,10 +666,85 @@ static struct live lives[LIVE_MAX];
 static bool faulty; /* faults.c is at work: any connection may end early */
 static uint64_t total_bytes, total_connections, total_kills;
 
+/* Each life that runs along a route has its own listeners, so that no connection is taken for another one. */
+struct way {
+  uint16_t port, back_port;
+  int back, number;
+};
+static struct way ways[LIVE_MAX];
+
+static void open_ways(void) {
+  for (int i = 0; i < LIVE_MAX; i++) {
+    struct way *way = &ways[i];
+    *way = (struct way){0};
+    int front = listener(&way->port);
+    way->back = listener(&way->back_port);
+    fcntl(front, F_SETFL, O_NONBLOCK);
+    fcntl(way->back, F_SETFL, O_NONBLOCK);
+    struct pump_listening listening = {.fd = front, .destination = on_loopback(way->back_port), .connections_max = 100};
+    way->number = pump_listen(pump, &listening);
+    CHECK(way->number == i);
+  }
+}
+
+static void answer_questions(void) {
+  struct pump_accepted asked;
+  while (pump_take_accepted(pump, &asked, 1) == 1) {
+    struct live *live = &lives[asked.listener];
+    struct pump_route route = {
+      .upstream = on_loopback(ways[asked.listener].back_port), .idle_ms = 60000, .half_closed_ms = 60000,
+      .connect_ms = 5000, .tag = 1, .good_ms = 30};
+    if (roll(8) > 0) {
+      pump_take_route(pump, asked.id, &route);
+      continue;
+    }
+    reset(pump_release(pump, asked.id)); /* not one for the pump */
+    pump_left(pump, (int)asked.listener);
+    if (live->used && !live->ended && live->app[1].fd < 0) live->killed = live->ended = true;
+    live->report = (struct pump_ended){.end = PUMP_TOLD};
+  }
+}
+
+/* What the pump has dialled. */
+static void meet(struct live *live, struct way *way) {
+  int fd = accept4(way->back, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+  if (fd < 0) return;
+  int on = 1;
+  setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+  live->app[1].fd = fd;
+  live->app[1].dead = false;
+}
+
+static bool start_routed(struct live *live, uint64_t serial, struct way *way) {
+  int fd;
+  while ((fd = accept4(way->back, NULL, NULL, SOCK_CLOEXEC)) >= 0) close(fd); /* of the life before */
+  *live = (struct live){.used = true, .routed = true};
+  fd = dial(way->port, true);
+  CHECK(fd >= 0);
+  fcntl(fd, F_SETFL, O_NONBLOCK);
+  for (int i = 0; i < 2; i++) {
+    live->app[i] = (struct app){
+      .fd = i == 0 ? fd : -1, .out_stream = serial * 2 + (uint64_t)i, .in_stream = serial * 2 + (uint64_t)!i,
+      .to_send = roll(10) == 0 ? roll(8u << 20) : roll(20000),
+    };
+  }
+  live->app[1].dead = true; /* until it is there */
+  total_connections++;
+  return true;
+}
+
 static void start_life(struct live *live, uint64_t serial) {
+  if (roll(2) == 0 && start_routed(live, serial, &ways[live - lives])) return;
   struct pump_connection connection = pair_up();
   *live = (struct live){.used = true};
   bool big = roll(4) == 0;
+  if (roll(2) == 0) { /* little room: what was read has to wait in the pump */
+    int bytes = 16384;
+    setsockopt(connection.client, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof bytes);
+    setsockopt(connection.upstream, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof bytes);
+    setsockopt(client, SOL_SOCKET, SO_RCVBUF, &bytes, sizeof bytes);
+    setsockopt(upstream, SOL_SOCKET, SO_RCVBUF, &bytes, sizeof bytes);
+  }
   for (int i = 0; i < 2; i++) {
     int fd = i == 0 ? client : upstream;
     fcntl(fd, F_SETFL, O_NONBLOCK);
@@ -614,19 +811,20 @@ static void kill_somehow(struct live *live) {
   live->killed = true;
   total_kills++;
   struct app *app = &live->app[roll(2)];
-  switch (roll(3)) {
+  if (app->fd < 0) app = &live->app[0];
+  switch (roll(live->routed ? 2 : 3)) {
     case 0:
-      pump_tell_close(pump, live->id);
-      break;
-    case 1:
       reset(app->fd);
       app->fd = -1;
       app->dead = true;
       break;
-    case 2:
+    case 1:
       close(app->fd);
       app->fd = -1;
       app->dead = true;
+      break;
+    case 2:
+      pump_tell_close(pump, live->id);
       break;
   }
 }
@@ -656,12 +854,13 @@ static bool all_read(const struct live *live) {
   return true;
 }
 
-static void stress(uint64_t seconds, uint64_t seed, uint32_t pipes_max) {
+static void stress(uint64_t ms, uint64_t seed, uint32_t pipes_max) {
   int before = open_files();
   dice = seed * 2654435761u + 1;
   pump = pump_start(pipes_max, on_ended, NULL);
   CHECK(pump != NULL);
-  uint64_t until = now_ms() + seconds * 1000, serial = 0;
+  open_ways();
+  uint64_t until = now_ms() + ms, serial = 0;
   int live_count = 0;
   while (now_ms() < until || live_count > 0) {
     bool did = false;
@@ -672,20 +871,29 @@ static void stress(uint64_t seconds, uint64_t seed, uint32_t pipes_max) {
         start_life(live, ++serial);
         live_count++;
       }
+      if (live->routed && live->app[1].fd < 0 && !live->ended) meet(live, &ways[i]);
       for (int side = 0; side < 2; side++) did |= app_turn(live, &live->app[side]);
       if (!live->killed && !live->ended && roll(200) == 0) kill_somehow(live);
+      if (faulty && live->routed && !live->ended && all_read(live)) {
+        if (live->refused_at == 0) live->refused_at = now_ms();
+        if (now_ms() - live->refused_at > 3000) live->ended = true;
+      }
       if (live->ended && all_read(live)) {
         end_life(live);
         live_count--;
       }
     }
+    answer_questions();
     struct pump_ended ended[7];
     for (size_t n; (n = pump_take_ended(pump, ended, 7)) > 0;) {
       for (size_t i = 0; i < n; i++) {
         struct live *found = NULL;
         for (int j = 0; j < LIVE_MAX; j++) {
-          if (lives[j].used && !lives[j].ended && lives[j].id == ended[i].id) found = &lives[j];
+          if (ended[i].accepted.tag != 0 && (uint32_t)j != ended[i].accepted.listener) continue;
+          if (ended[i].accepted.tag == 0 && (lives[j].routed || lives[j].id != ended[i].id)) continue;
+          if (lives[j].used && !lives[j].ended && lives[j].routed == (ended[i].accepted.tag != 0)) found = &lives[j];
         }
+        if (faulty && found == NULL) continue;
         CHECK(found != NULL); /* reported once */
         found->ended = true;
         found->report = ended[i];
@@ -695,9 +903,45 @@ static void stress(uint64_t seconds, uint64_t seed, uint32_t pipes_max) {
     if (!did) usleep(200);
   }
   pump_stop(pump);
+  for (int i = 0; i < LIVE_MAX; i++) close(ways[i].back);
   CHECK(open_files() == before);
   printf("stress: %llu connections, %llu killed, %llu MiB checked, pipes %u\n", (unsigned long long)total_connections,
          (unsigned long long)total_kills, (unsigned long long)(total_bytes >> 20), pipes_max);
+}
+
+/* ---- start ---- */
+
+static void start(void) {
+  int refused = 0;
+  for (int i = 0; i < 6; i++) {
+    int before = open_files();
+    errno = 0;
+    pump = pump_start(4, on_ended, NULL);
+    CHECK(pump != NULL || errno != 0);
+    if (pump == NULL) refused++;
+    else pump_stop(pump);
+    CHECK(open_files() == before);
+  }
+  printf("start: %d refused\n", refused);
+}
+
+/* While faults.c leaves no memory for entries: who calls is turned away, and nothing is left behind. */
+static void no_memory(void) {
+  uint16_t port = 0;
+  int before = open_files(), front = listener(&port);
+  fcntl(front, F_SETFL, O_NONBLOCK);
+  pump = pump_start(4, on_ended, NULL);
+  CHECK(pump != NULL);
+  struct pump_listening listening = {.fd = front, .destination = on_loopback(port), .connections_max = 8};
+  CHECK(pump_listen(pump, &listening) == 0);
+  for (int i = 0; i < 3; i++) {
+    client = dial(port, true);
+    reads_reset(client);
+    close(client);
+  }
+  pump_stop(pump);
+  CHECK(open_files() == before);
+  printf("no memory: 3 turned away\n");
 }
 
 /* ---- proxy ---- */
@@ -736,16 +980,19 @@ int main(int argc, char **argv) {
     cases(64);
     cases(1);
     cases(0); /* no pipe to be had: everything is copied */
-  } else if (strcmp(argv[1], "stress") == 0 && argc == 4) {
-    stress(strtoull(argv[2], NULL, 10), strtoull(argv[3], NULL, 10), 16);
-    stress(strtoull(argv[2], NULL, 10) / 4, strtoull(argv[3], NULL, 10) + 1, 0);
-  } else if (strcmp(argv[1], "faults") == 0 && argc == 4) {
-    faulty = true;
-    stress(strtoull(argv[2], NULL, 10), strtoull(argv[3], NULL, 10), 16);
+  } else if (argc == 4 && (strcmp(argv[1], "stress") == 0 || strcmp(argv[1], "faults") == 0)) {
+    faulty = argv[1][0] == 'f';
+    uint64_t ms = (uint64_t)(atof(argv[2]) * 1000), seed = strtoull(argv[3], NULL, 10);
+    stress(ms * 3 / 4, seed, 16);
+    stress(ms / 4, seed + 1, 0); /* no pipe to be had: everything is copied, and held where it must wait */
+  } else if (strcmp(argv[1], "start") == 0) {
+    start();
+  } else if (strcmp(argv[1], "memory") == 0) {
+    no_memory();
   } else if (strcmp(argv[1], "proxy") == 0 && argc == 4) {
     proxy((uint16_t)atoi(argv[2]), (uint16_t)atoi(argv[3]), 256);
   } else {
-    fprintf(stderr, "usage: harness cases | stress SECONDS SEED | faults SECONDS SEED | proxy PORT TO_PORT\n");
+    fprintf(stderr, "usage: harness cases | stress|faults SECONDS SEED | start | memory | proxy PORT TO_PORT\n");
     return 2;
   }
   return 0;

@@ -29,6 +29,7 @@ const played = (folder: string) => {
     pumpListen: () => 0,
     pumpTakeAccepted: (rows: Float64Array, hosts: string[]) => give(accepted, rows, hosts),
     pumpTakeEnded: (rows: Float64Array, hosts: string[]) => give(ended, rows, hosts),
+    pumpTotal: () => {},
     pumpList: (_: number, rows: Float64Array, hosts: string[]) => give([...open], rows, hosts),
   }
   Object.assign(globalThis, { playedAddon: addon })
@@ -47,7 +48,8 @@ const heardBy = (pump: Pump, then: (it: string) => void = () => {}): string[] =>
     destination: { host: '192.0.2.200', port: 80 },
     maxConnections: 10,
     asked: (connection) => hear('asked', connection),
-    ended: (connection) => hear('ended', connection),
+    wantsEach: () => true,
+    ended: ({ connection }) => hear('ended', connection!),
   })
   return heard
 }
