@@ -148,17 +148,16 @@ export const loadPump = (plain: Relay, path?: string): Loaded<Pump> => {
     if (wanted !== holding) addon.pumpHold(wanted)
     holding = wanted
   }
-  /** What is added while we take is told anew. */
+  /** One list may grow while the other is taken: looked at until both are empty. */
   const hear = () => {
-    for (let count = ROWS; count === ROWS; ) {
-      count = addon.pumpTakeAccepted(rows, hosts)
-      for (let row = 0; row < count; row += 1) ask(row)
-    }
     let each = false
     for (const { wantsEach } of listeners.values()) each ||= wantsEach()
-    for (let count = ROWS; count === ROWS; ) {
-      count = addon.pumpTakeEnded(rows, each ? hosts : undefined)
-      for (let row = 0; row < count; row += 1) settle(row, each)
+    for (let found = 1; found > 0; ) {
+      const accepted = addon.pumpTakeAccepted(rows, hosts)
+      for (let row = 0; row < accepted; row += 1) ask(row)
+      const ended = addon.pumpTakeEnded(rows, each ? hosts : undefined)
+      for (let row = 0; row < ended; row += 1) settle(row, each)
+      found = accepted + ended
     }
     if (stopped.size === listeners.size) hold()
   }
