@@ -259,17 +259,13 @@ export const countExposed = (metrics: Metrics, ledger: Ledger): void => {
     help: 'HTTP requests to exposed ports, by the class of the status, and the cause where Sluice answered itself.',
     labels: ['task', 'port', 'class', 'cause'],
   })
-  ledger.subscribe(
-    ({ exposed, result, bytes: count }) => {
-      if (exposed === undefined) return
-      const labels = labelsOf(exposed)
-      connections.inc({ ...labels, result })
-      bytes.inc({ ...labels, way: 'sent' }, count.sent)
-      bytes.inc({ ...labels, way: 'received' }, count.received)
-    },
-    merely,
-    merely,
-  )
+  ledger.subscribe(({ exposed, result, bytes: count }) => {
+    if (exposed === undefined) return
+    const labels = labelsOf(exposed)
+    connections.inc({ ...labels, result })
+    bytes.inc({ ...labels, way: 'sent' }, count.sent)
+    bytes.inc({ ...labels, way: 'received' }, count.received)
+  }, merely)
   ledger.subscribeRequests(({ status, error = '' }, { exposed }) => {
     if (exposed === undefined) return
     requests.inc({ ...labelsOf(exposed), class: `${Math.floor(status / 100)}xx`, cause: error })
