@@ -5,9 +5,11 @@ import type { Clock } from '../net/clock.ts'
 import { ProtocolError } from '../net/protocolError.ts'
 import { isSecret } from '../net/secret.ts'
 import type { Life } from '../telemetry/life.ts'
+import { type Call, callApp } from './appCall.ts'
+import { answerOf, invocationIn, ON_INVOKE, passedOn, routeOf } from './daprHttp.ts'
 import type { Door } from './door.ts'
 import { isGrpcCall } from './grpcCall.ts'
-import { answerGrpc, answerHttp, collect } from './unary.ts'
+import { answerGrpc, answerHttp, type Budget, collect } from './unary.ts'
 import {
   APP_ID_HEADER,
   CALLBACK_HEADER,
@@ -25,6 +27,9 @@ export interface Api {
   readonly token: string | undefined
   /** The app of those who do not say which they are. */
   readonly appId: string
+  /** The largest message, and what all that are being collected may hold together. */
+  readonly messageBytesMax: number
+  readonly budget: Budget
   readonly unauthenticated: (app: string, from: Address) => void
 }
 
@@ -37,7 +42,7 @@ export interface ApiCaller {
   readonly clock: Clock
   readonly life: Life
   /** Calls an app over one of its channels. */
-  readonly call: (app: string, head: RequestHead, last: boolean, answer: Answer) => Asking
+  readonly call: Call
 }
 
 /** Which app a gRPC call is for, as clients of Dapr say it. */
@@ -47,7 +52,11 @@ const APP_ID = /^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$/
 const REQUEST_BYTES_MAX = 4_101 // ConnectAppCallbackRequest is empty; fields to come may take 4 KiB
 const CONNECT: ReadonlySet<string> = new Set(CONNECT_PATHS)
 
+const INVOKE_SERVICE = '/dapr.proto.runtime.v1.Dapr/InvokeService'
+const PREFIX_BYTES = 5
+
 const INVALID_ARGUMENT = 3
+const RESOURCE_EXHAUSTED = 8
 const UNIMPLEMENTED = 12
 const INTERNAL = 13
 const UNAUTHENTICATED = 16
@@ -64,8 +73,9 @@ export const openApi =
       if (CONNECT.has(head.target)) api.unauthenticated(appOf(head, api), caller.peer)
       return refused(told, head, 401, UNAUTHENTICATED, `${TOKEN_HEADER} is missing or wrong`)
     }
-    if (!isGrpc) return answerPlain(head, told)
+    if (!isGrpc) return answerPlain(api, caller, head, last, told)
     if (CONNECT.has(head.target)) return connectApp(api, caller, head, last, told)
+    if (head.target === INVOKE_SERVICE) return invokeService(api, caller, head, last, told)
     const app = fieldOf(head.fields, DAPR_APP_ID_HEADER)
     if (app !== undefined && APP_ID.test(app)) return caller.call(app, asCallOf(head), last, answer)
     return refused(
@@ -87,15 +97,86 @@ const asCallOf = (head: RequestHead): RequestHead => {
   return { ...head, fields }
 }
 
-const answerPlain = (head: RequestHead, answer: Answer): Asking => {
+const plain = (answer: Answer, method: string, status: number, says = ''): void =>
+  answerHttp(answer, method, {
+    status,
+    type: 'text/plain; charset=utf-8',
+    body: Buffer.from(says === '' ? '' : `${says}\n`),
+  })
+
+/** HTTP: health, and the application protocol of Dapr. */
+const answerPlain = (api: Api, caller: ApiCaller, head: RequestHead, last: boolean, answer: Answer): Asking => {
   const { method, target } = head
-  if (target === '/v1.0/healthz' && (method === 'GET' || method === 'HEAD'))
-    return later(() => plain(answer, method, 204))
-  return refused(answer, head, 404, UNIMPLEMENTED, `there is no ${target} here`)
+  const isRead = method === 'GET' || method === 'HEAD'
+  if (target === '/v1.0/healthz' && isRead) return later(() => plain(answer, method, 204))
+  const route = routeOf(head)
+  if (route.is === 'refused') return later(() => plain(answer, method, route.status, route.says))
+  let stop = (): void => {}
+  const { messageBytesMax: bytesMax, budget } = api
+  return collect(
+    {
+      ...{ answer, bytesMax, budget },
+      refused: (why) => {
+        if (why === 'tooLarge')
+          plain(answer, method, 413, `a body of more than ${bytesMax} bytes (callback.maxMessage)`)
+        else plain(answer, method, 503, 'too much is being sent here at the same time')
+      },
+      gone: () => stop(),
+      done: (body, release) => {
+        const asked = route.ask(body)
+        if ('wrong' in asked) {
+          release()
+          return plain(answer, method, 400, asked.wrong)
+        }
+        const cancel = callApp(caller.call, asked, (found) => {
+          release()
+          answerHttp(answer, method, answerOf(asked, found))
+        })
+        stop = () => {
+          release()
+          cancel()
+        }
+      },
+    },
+    last,
+  )
 }
 
-const plain = (answer: Answer, method: string, status: number, says = ''): void =>
-  answerHttp(answer, method, status, Buffer.from(says === '' ? '' : `${says}\n`), 'text/plain; charset=utf-8')
+/** Dapr/InvokeService: the same as an invocation by HTTP, for callers that have the message already. */
+const invokeService = (api: Api, caller: ApiCaller, head: RequestHead, last: boolean, answer: Answer): Asking => {
+  let stop = (): void => {}
+  const { messageBytesMax, budget } = api
+  return collect(
+    {
+      ...{ answer, budget, bytesMax: messageBytesMax + PREFIX_BYTES },
+      refused: () => answerGrpc(answer, RESOURCE_EXHAUSTED, `at most ${messageBytesMax} bytes are taken`),
+      gone: () => stop(),
+      done: (body, release) => {
+        const wrong = (status: number, says: string): void => {
+          release()
+          answerGrpc(answer, status, says)
+        }
+        const isOne =
+          body.length >= PREFIX_BYTES && body[0] === 0 && body.readUInt32BE(1) === body.length - PREFIX_BYTES
+        if (!isOne) return wrong(INTERNAL, 'the request is not one plain message')
+        const read = invocationIn(body.subarray(PREFIX_BYTES))
+        if (read === undefined) return wrong(INTERNAL, 'this is no InvokeServiceRequest')
+        if (!APP_ID.test(read.app)) return wrong(INVALID_ARGUMENT, 'the id is not an app id')
+        const metadata = passedOn(head.fields)
+        const cancel = callApp(caller.call, { ...read, path: ON_INVOKE, metadata }, (found) => {
+          release()
+          if (found.is === 'message') answerGrpc(answer, 0, '', grpcMessage(found.message))
+          else answerGrpc(answer, found.status, found.says)
+        })
+        stop = () => {
+          release()
+          cancel()
+        }
+      },
+    },
+    last,
+  )
+}
 
 const connectApp = (api: Api, caller: ApiCaller, head: RequestHead, last: boolean, answer: Answer): Asking => {
   const app = appOf(head, api)
@@ -105,11 +186,11 @@ const connectApp = (api: Api, caller: ApiCaller, head: RequestHead, last: boolea
   const wrong = (says: string): void => answerGrpc(answer, INTERNAL, says)
   return collect(
     {
-      answer,
-      bytesMax: REQUEST_BYTES_MAX,
-      tooLarge: () => wrong('the request is larger than it can be'),
+      ...{ answer, budget: api.budget, bytesMax: REQUEST_BYTES_MAX },
+      refused: () => wrong('the request is larger than it can be'),
       gone: () => {},
-      done: (body) => {
+      done: (body, release) => {
+        release()
         try {
           unaryMessage(body)
         } catch (error) {

@@ -35,6 +35,9 @@ export interface Callback {
   readonly close: () => void
 }
 
+/** Messages of the largest size that the API may hold at once; of the usual size they are many more. */
+const BODIES_MAX = 16
+
 const DAPR_TOKEN = 'DAPR_API_TOKEN'
 const APP_TOKEN = 'APP_API_TOKEN'
 
@@ -94,7 +97,9 @@ export const openCallback = async ({ section, env, clock, tls, log, events }: Ca
     log.warn(connectText(app, 'unauthenticated', from, connectMs))
     events?.connected?.(app, 'unauthenticated', from)
   }
-  const serve = createEndpoint({ door, token, appId: section.appId, unauthenticated }, secure)
+  const { appId, maxMessage: messageBytesMax } = section
+  const budget = { bytes: 0, bytesMax: BODIES_MAX * messageBytesMax }
+  const serve = createEndpoint({ door, token, appId, messageBytesMax, budget, unauthenticated }, secure)
   return { channels: registry, registry, door, serve, close: door.close }
 }
 
