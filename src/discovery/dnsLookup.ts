@@ -104,20 +104,20 @@ export const createResolver = ({ exchange, clock }: DnsWorld) => {
     const real = records.filter(({ target }) => target !== '.').slice(0, TARGETS_MAX)
     if (real.length === 0) return { is: 'endpoints', endpoints: [], ttl: found.ttl, by: 'SRV' }
     const extra = found.message?.additionals ?? []
+    let ttl = found.ttl
     for (const priority of [...new Set(real.map((it) => it.priority))].sort((a, b) => a - b)) {
       const group = real.filter((it) => it.priority === priority)
       const hosts = await Promise.all(
         group.map(async ({ target }) => additional(extra, target, how) ?? (await addresses(target, how))),
       )
       const failure = hosts.find((it) => it.is === 'failed')
-      const reached = hosts.filter((it) => it.is === 'hosts')
       // Less than the whole set is not passed off as the whole: the last whole one stays.
       if (failure?.is === 'failed') return failure
-      if (reached.length === 0) continue
-      const ttl = Math.min(found.ttl, ...hosts.map((it) => (it.is === 'failed' ? found.ttl : it.ttl)))
-      return { is: 'endpoints', endpoints: withoutTwins(weighted(group, hosts, port)), ttl, by: 'SRV' }
+      ttl = Math.min(ttl, ...hosts.map((it) => (it.is === 'failed' ? ttl : it.ttl)))
+      if (hosts.some(({ is }) => is === 'hosts'))
+        return { is: 'endpoints', endpoints: withoutTwins(weighted(group, hosts, port)), ttl, by: 'SRV' }
     }
-    return { is: 'endpoints', endpoints: [], ttl: found.ttl, by: 'SRV' }
+    return { is: 'endpoints', endpoints: [], ttl, by: 'SRV' }
   }
 
   return async (name: string, port: number, how: Lookups): Promise<Lookup> => {
