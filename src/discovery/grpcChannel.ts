@@ -1,4 +1,5 @@
 import { type ClientHttp2Session, type ClientHttp2Stream, connect, constants } from 'node:http2'
+import { connect as dial } from 'node:net'
 import { type Address, formatAddress } from '../net/address.ts'
 import type { Clock } from '../net/clock.ts'
 import { backoffMs } from './backoff.ts'
@@ -71,7 +72,9 @@ export const grpcChannel = (
 
   const open = (): void => {
     if (session !== undefined || cancelRetry !== undefined || isClosed || calls.size === 0) return
-    const own = connect(`http://${formatAddress(server)}`)
+    const own = connect(`http://${formatAddress(server)}`, {
+      createConnection: () => dial({ ...server, noDelay: true, keepAlive: true, keepAliveInitialDelay: KEEPALIVE_MS }),
+    })
     session = own
     let failure = 'the server closed the connection'
     const cancelConnect = clock.after(CONNECT_MS_MAX, () => {
@@ -82,7 +85,6 @@ export const grpcChannel = (
     own.on('error', (error) => (failure = (error as Error).message))
     own.on('connect', () => {
       cancelConnect()
-      own.socket?.setKeepAlive?.(true, KEEPALIVE_MS)
       cancelPing = pinging(own, clock)
       if (failures > 0) reconnected()
       isReady = true
