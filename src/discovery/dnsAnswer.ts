@@ -8,12 +8,14 @@ export type DnsAnswer =
   | { readonly is: 'noName'; readonly ttl: number }
   /** The name exists, and has no record of this type. */
   | { readonly is: 'noData'; readonly ttl: number }
-  /** The server could not say. */
-  | { readonly is: 'failed'; readonly error: string }
+  /** The server could not say, or did not want to: a name that it refuses it refuses always. */
+  | { readonly is: 'failed'; readonly error: string; readonly isRefused?: boolean }
 
 const ALIASES_MAX = 16 // as many as BIND follows
 // A negative answer without SOA must not be kept (RFC 2308 section 5); this only keeps us from asking without pause.
 const NEGATIVE_SECONDS = 1
+
+const REFUSED = 5
 
 const CODES: Readonly<Record<number, string>> = {
   1: 'FORMERR: the server did not understand the question',
@@ -25,7 +27,10 @@ const CODES: Readonly<Record<number, string>> = {
 /** What a message says of a question. The TTL is the shortest on the way: an alias that ends early ends all. */
 export const answerOf = (message: DnsMessage, name: string, type: QuestionType): DnsAnswer => {
   const { code, answers, authorities } = message
-  if (code !== 0 && code !== 3) return { is: 'failed', error: CODES[code] ?? `the server answered with code ${code}` }
+  if (code !== 0 && code !== 3) {
+    const error = CODES[code] ?? `the server answered with code ${code}`
+    return { is: 'failed', error, isRefused: code === REFUSED }
+  }
   let owner = name
   let ttl = Number.POSITIVE_INFINITY
   for (let aliases = 0; aliases < ALIASES_MAX; aliases++) {

@@ -10,7 +10,7 @@ import { withoutTwins } from './namedEndpoints.ts'
 export type Lookup =
   | { readonly is: 'endpoints'; readonly endpoints: readonly Endpoint[]; readonly ttl: number; readonly by: string }
   | { readonly is: 'noName' | 'noData'; readonly ttl: number; readonly by: string }
-  | { readonly is: 'failed'; readonly error: string }
+  | { readonly is: 'failed'; readonly error: string; readonly isRefused?: boolean }
 
 /** Whom to ask, and how. */
 export interface Lookups {
@@ -61,6 +61,7 @@ export const createResolver = ({ exchange, clock }: DnsWorld) => {
     how: Lookups,
   ): Promise<DnsAnswer & { readonly message?: DnsMessage }> => {
     let last: DnsAnswer = { is: 'failed', error: 'there is no server to ask' }
+    let refusal: DnsAnswer | undefined
     for (let attempt = 0; attempt < how.attempts; attempt++) {
       for (const server of inOrder(how)) {
         const key = `${server.host} ${server.port}`
@@ -69,14 +70,17 @@ export const createResolver = ({ exchange, clock }: DnsWorld) => {
           silentUntil.delete(key)
           const answer = answerOf(message, name, type)
           if (answer.is !== 'failed') return { ...answer, message }
-          last = { is: 'failed', error: `${server.host}: ${answer.error}` }
+          const told = { ...answer, error: `${server.host}: ${answer.error}` }
+          if (answer.isRefused) refusal = told
+          last = told
         } catch (error) {
           silentUntil.set(key, clock.now() + REST_MS)
           last = { is: 'failed', error: (error as Error).message }
         }
       }
     }
-    return last
+    // One that refuses knows more than one that is not there.
+    return refusal ?? last
   }
 
   /** The same, when it is our turn. */
@@ -136,7 +140,7 @@ export const createResolver = ({ exchange, clock }: DnsWorld) => {
 type Hosts =
   | { readonly is: 'hosts'; readonly addresses: readonly string[]; readonly ttl: number }
   | { readonly is: 'noName' | 'noData'; readonly ttl: number }
-  | { readonly is: 'failed'; readonly error: string }
+  | { readonly is: 'failed'; readonly error: string; readonly isRefused?: boolean }
 
 /**
  * What the answers for A and for AAAA say together. One family that was found is enough, as for getaddrinfo: many

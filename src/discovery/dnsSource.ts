@@ -100,7 +100,10 @@ const keepAsking = (
     say(answer)
   }
 
-  /** Each name in turn, until one has an address. A name that cannot be looked up ends it: the next may be the wrong one. */
+  /**
+   * Each name in turn, until one has an address. A name that cannot be looked up ends it: the next may be the wrong one.
+   * Only one that is refused is passed over: it will be refused tomorrow as well.
+   */
   const once = async (
     { host, port, forbidden }: Question,
     { conf, hosts, order, families }: SystemResolver,
@@ -112,6 +115,7 @@ const keepAsking = (
     const names = dnsNames(host, search, conf).filter((name) => !forbidden.has(name))
     const ways = settings.hosts ? order : (['dns'] as const)
     let empty: string | undefined
+    let refused: (Lookup & { is: 'failed' }) | undefined
     let ms = Math.min(NEGATIVE_MS_MAX, settings.maxTtl)
     for (const way of ways) {
       if (way === 'files') {
@@ -132,7 +136,11 @@ const keepAsking = (
         const known = negative.get(name)
         const isKnown = known !== undefined && known.until > clock.now()
         const found = isKnown ? { ...known, ttl: (known.until - clock.now()) / 1000 } : await lookup(name, port, how)
-        if (found.is === 'failed') return found
+        if (found.is === 'failed' && !found.isRefused) return found
+        if (found.is === 'failed') {
+          refused ??= found
+          continue
+        }
         const kept = Math.max(settings.minTtl, Math.min(settings.maxTtl, found.ttl * 1000))
         if (found.is === 'endpoints') {
           const { endpoints } = found
@@ -144,6 +152,7 @@ const keepAsking = (
         if (found.is === 'noData') empty ??= name
       }
     }
+    if (refused !== undefined) return refused
     if (empty !== undefined)
       return { is: 'answered', answer: { is: 'endpoints', name: empty, source, endpoints: [], isStale: false }, ms }
     return { is: 'answered', answer: { is: 'absent', source, tried: names, forbidden: [] }, ms }

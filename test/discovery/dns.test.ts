@@ -376,6 +376,24 @@ test('a name that cannot be looked up is not passed over: the next could be the 
   t.notOk(asked.some((it) => it.endsWith(' orders.')))
 })
 
+test('a name that is refused is passed over, and nobody says that it does not exist', async (t) => {
+  const { ask, calm } = sourceOf(({ name }) =>
+    name !== 'orders.farm.' ? { flags: 0x8185 } : { answers: [{ owner: name, type: 'A', data: '10.1.1.1' }] },
+  )
+  const own = { ...SYSTEM, conf: { ...SYSTEM.conf, ndots: 0 } }
+  const other = sourceOf(
+    ({ name }) =>
+      name === 'orders.' ? { flags: 0x8185 } : { answers: [{ owner: name, type: 'A', data: '10.1.1.1' }] },
+    {},
+    own,
+  )
+  const [none, orders] = [ask('none'), other.ask('orders')]
+  await calm()
+  t.equal(none.last(), 'nothing')
+  t.match(none.standing(), { error: /REFUSED/ })
+  t.equal(orders.last(), 'orders.farm. 10.1.1.1:80')
+})
+
 test('forbidden names are not asked for', async (t) => {
   const { ask, asked, calm } = sourceOf(({ name }) => ({ answers: [{ owner: name, type: 'A', data: '10.1.1.1' }] }))
   const { last } = ask('orders', ['orders.farm.'])
