@@ -1,6 +1,3 @@
-import { isIP } from 'node:net'
-import { type Address, unmapped } from '../net/address.ts'
-
 const NAME_LETTERS_MAX = 253 // RFC 1035 section 3.1, less the length byte and the root
 const LABELS = /^[a-z0-9_](?:[a-z0-9_-]{0,62})(?:\.[a-z0-9_](?:[a-z0-9_-]{0,62}))*\.?$/
 
@@ -23,18 +20,3 @@ export const under = (host: string, search: readonly string[]): string[] =>
   search.map((path) => (path === '.' ? `${host}.` : `${host}.${absolute(path)}`)).filter(isName)
 
 export const unique = <T>(all: readonly T[]): T[] => [...new Set(all)]
-
-const PORTS = { http: 80, https: 443 }
-
-/**
- * Host and port of an authority, with the port of its scheme where it names none. Brackets around an IPv6 address are
- * gone then. Undefined for what is none, or an empty text.
- */
-export const addressOf = (authority: string, scheme: keyof typeof PORTS = 'http'): Address | undefined => {
-  const found = /^(?:\[([0-9a-f:.]+)\]|([^:[\]]+))(?::(\d{1,5}))?$/i.exec(authority)
-  const host = found?.[1] ?? found?.[2]?.toLowerCase()
-  const port = found?.[3] === undefined ? PORTS[scheme] : Number(found[3])
-  if (host === undefined || port < 1 || port > 65_535) return undefined
-  if (found?.[1] !== undefined) return isIP(host) === 6 ? { host: unmapped(host), port } : undefined
-  return isIP(host) === 4 || isName(host) ? { host, port } : undefined
-}

@@ -1,6 +1,8 @@
+import { readFileSync } from 'node:fs'
 import { test } from 'tap'
 import { readEndpointDocument } from '../../src/policy/endpointDocument.ts'
 import { parsePolicy } from '../../src/policy/parsePolicy.ts'
+import { discovery } from '../../src/policy/sections/discovery.ts'
 import { settled } from '../../src/policy/verdict.ts'
 import { policyOf } from '../support/world.ts'
 
@@ -125,3 +127,40 @@ test('a file of endpoints is YAML or JSON, and its mistakes have places', async 
   t.match(read('a: []\n---\nb: []\n'), { is: 'mistaken', problems: [/^e\.yaml:3:1: error: a second document/] })
   t.match(read('__proto__: ["10.0.0.1:80"]'), { is: 'endpoints' })
 })
+
+test('the examples of docs/discovery.md are right, and its tables name every key of a source', async (t) => {
+  const page = readFileSync('docs/discovery.md', 'utf8')
+  const [document = ''] = [...page.matchAll(/```yaml\n([\s\S]*?)```/g)].map(([, text]) => text!)
+  t.match(parsePolicy([{ path: 'docs/discovery.md', text: document }]), { is: 'policy', warnings: { length: 0 } })
+  const written = [...page.matchAll(/^\| [^`|]+ \| `((?:sources|search|then): .*)` \|$/gm)].map(([, text]) => text!)
+  t.ok(written.length >= 6)
+  for (const text of written) {
+    const whole = text.startsWith('then') ? `rules: [{ name: a, ${text} }]` : `discovery: { ${text} }`
+    t.same(mistakesOf(whole), [], text)
+  }
+  for (const [source, keys] of Object.entries(keysOfSources())) {
+    const part = page.split(`\n## ${source}\n`)[1]?.split('\n## ')[0] ?? ''
+    t.same(
+      [...part.matchAll(/^\| `(\w+)` \|/gm)].map(([, key]) => key),
+      keys,
+      source,
+    )
+  }
+})
+
+interface Entries {
+  readonly entries?: Readonly<Record<string, Entries>>
+  readonly wrapped?: Entries
+  readonly pipe?: readonly Entries[]
+  readonly item?: Entries
+}
+
+const keysOfSources = (): Record<string, string[]> => {
+  const inside = (shape: Entries | undefined): Entries | undefined =>
+    shape?.entries ? shape : shape && inside(shape.wrapped ?? shape.pipe?.[0] ?? shape.item)
+  const sources = inside(discovery.shape as unknown as Entries)?.entries?.sources
+  const kinds = inside(sources)?.entries ?? {}
+  return Object.fromEntries(
+    ['dns', 'destination'].map((kind) => [kind, Object.keys(inside(kinds[kind])?.entries ?? {})]),
+  )
+}
