@@ -104,3 +104,4 @@ install_packages
 install_modules
 build_tap
 bash scripts/build-native.sh
+bash scripts/build-sdk.sh

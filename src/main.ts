@@ -16,6 +16,7 @@ const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
   certs: async () => (await import('./admin/certsCommand.ts')).certsCommand,
   labels: async () => (await import('./gateway/labelsCommand.ts')).labelsCommand,
   token: async () => (await import('./tokenCommand.ts')).tokenCommand,
+  callback: async () => (await import('./sdk/callbackCommand.ts')).callbackCommand,
   completion: async () => (await import('./admin/shellCommands.ts')).completionCommand(everyCommand),
   man: async () => (await import('./admin/shellCommands.ts')).manCommand(everyCommand, version),
 }
@@ -40,7 +41,7 @@ const main = async (argv: readonly string[], io: Io): Promise<number> => {
     return 2
   }
   // Loading takes a moment, and process 1 of a container would never hear a signal that came in it.
-  if (name === 'serve') void io.stopped
+  if (name === 'serve' || name === 'callback') void io.stopped
   const command = await load()
   try {
     const args = parseCommand(command, rest)

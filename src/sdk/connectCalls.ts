@@ -6,9 +6,10 @@ import { joinStreams } from './joinStreams.ts'
 import type { Call } from './serveChannel.ts'
 import { endWith } from './streamEnd.ts'
 
-/** Opaque TCP that came over the channel: where its caller wanted to go, and what the proxy says of it. */
+/** Opaque TCP that came over the channel. */
 export interface Connect {
-  readonly authority: string
+  /** Where its caller wanted to go, `address:port`; for a proxy that does not say, the authority of the CONNECT. */
+  readonly destination: string
   readonly headers: IncomingHttpHeaders
 }
 
@@ -25,7 +26,7 @@ export const connectCalls =
     if (typeof target === 'function') {
       stream.respond({ ':status': 200 }, { waitForTrailers: true })
       endWith(stream, () => ({}))
-      return target(stream, { authority: headers[':authority'] ?? '', headers })
+      return target(stream, { destination: `${headers['sluice-destination'] ?? headers[':authority'] ?? ''}`, headers })
     }
     const { host = '127.0.0.1', port } = target
     const socket = connect({ host, port, allowHalfOpen: true, noDelay: true })

@@ -429,8 +429,8 @@ test('opaque TCP: CONNECT goes to a function, half-close and reset are kept', as
   const handed: [Duplex, string][] = []
   const { channel } = await connected(t, {
     server: echo,
-    tcp: (stream, { authority }) => {
-      handed.push([stream, authority])
+    tcp: (stream, { destination }) => {
+      handed.push([stream, destination])
       let all = ''
       stream.on('data', (chunk: Buffer) => (all += chunk))
       stream.on('end', () => stream.end(`${all.length} bytes`))
