@@ -1,4 +1,5 @@
-import { writeFileSync } from 'node:fs'
+import { execFileSync } from 'node:child_process'
+import { readFileSync, writeFileSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { test } from 'tap'
 import { openLab, type Running } from '../support/netns.ts'
@@ -151,10 +152,10 @@ test('apps of four kinds are called, though no SYN gets in and the apps listen n
 })
 
 test('kill -9 of an app: its call fails at once, and a new one is called as soon as it is there', async (t) => {
-  const slow = call('http', '/slow')
+  const slow = call('http', '/slow', 1)
   await call('http', '/') // the slow one is on its way before
   running.http!.child.kill('SIGKILL')
-  t.match(await slow, { status: 502 })
+  t.match(await slow, { status: 502 }, 'it was no safe one, and is not tried again')
   t.match(await call('http', '/'), { status: 503 }, 'nobody is there')
   running.http = startApp('http')
   await isUp(running.http)
@@ -168,6 +169,7 @@ test('kill -9 of the proxy: every app is back after it', async (t) => {
   const took = await Promise.all(['http', 'http2', 'python'].map(back))
   t.ok(Math.max(...took) < BACK_MS)
   t.comment(`back after ${took.map(Math.round)} ms`)
+  await running.grpc!.printed(/"up"[\s\S]*"up"/)
   t.same(await grpcCall(1), ['0', 1])
 })
 
@@ -185,12 +187,12 @@ test('packet loss: calls take longer, and none fails', async (t) => {
 test('SIGSTOP of an app, and at the same time a cut link: no call hangs, and all are back when it ends', async (t) => {
   await Promise.all(['http', 'http2', 'python'].map(back))
   running.http2!.child.kill('SIGSTOP')
-  const stopped = call('http2', '/')
+  const stopped = call('http2', '/', 1)
   t.match(await stopped, { status: 502 }, 'the frozen app is given up')
   t.ok((await stopped).ms < BACK_MS)
   const cut = ['INPUT', '-i', 'eth0', '-j', 'DROP']
   await sh(apps, 'iptables', '-I', ...cut)
-  t.match(await call('http', '/'), { status: 502 }, 'the app behind the cut link is given up')
+  t.match(await call('http', '/', 1), { status: 502 }, 'the app behind the cut link is given up')
   await running.http!.printed(/"is":"lost"/)
   await sh(apps, 'iptables', '-D', ...cut)
   running.http2!.child.kill('SIGCONT')
@@ -245,6 +247,44 @@ test('the proxy and the apps end in good order', async (t) => {
   running.python!.child.kill('SIGTERM')
   t.equal((await running.python!.finished).code, 0)
   t.equal((await proxy.stop()).code, 0)
+})
+
+test('docs/apps-behind-a-firewall.md: the walk-through does what the page says', async (t) => {
+  execFileSync('bash', ['scripts/build-sdk.sh'])
+  const page = readFileSync('docs/apps-behind-a-firewall.md', 'utf8')
+  const walk = page.slice(page.indexOf('## In two terminals'), page.indexOf('## In your app'))
+  const terminals = (number: number) =>
+    [...walk.matchAll(new RegExp(`\\n\`\`\`sh terminal ${number}\\n([\\s\\S]*?)\`\`\``, 'g'))].map(([, text]) => text!)
+  const [proxyCommand] = terminals(1)
+  const [appCommand, pythonCommand] = terminals(2)
+  const start = (command: string | undefined) => pod.start(['bash', '-c', command!])
+  const stop = async (program: Running) => {
+    program.child.kill('SIGINT') // Ctrl-C
+    await program.finished
+  }
+  const asked = [...walk.matchAll(/```sh\n(curl [^\n]*)\n```\s+```text\n([\s\S]*?)```/g)]
+  t.equal(asked.length, 2)
+  const answers = async ([, command, said]: RegExpExecArray | RegExpMatchArray) => {
+    const retry = '--retry 20 --retry-delay 0 --retry-max-time 30 --retry-all-errors --fail'
+    const { out } = await pod.run(['bash', '-c', command!.replace('curl', `curl ${retry}`)])
+    t.equal(out, said)
+  }
+
+  let terminal1 = start(proxyCommand)
+  let terminal2 = start(appCommand)
+  await isUp(terminal2)
+  await answers(asked[0]!)
+  await stop(terminal2)
+  terminal2 = start(appCommand)
+  await isUp(terminal2)
+  await answers(asked[0]!)
+  await stop(terminal1)
+  terminal1 = start(proxyCommand)
+  await answers(asked[0]!)
+  await stop(terminal2)
+  terminal2 = start(pythonCommand)
+  await terminal2.printed(/is up/)
+  await answers(asked[1]!)
 })
 
 test('the lab is closed', () => lab.close())
