@@ -4,12 +4,13 @@ import type { Detection } from './detect/detect.ts'
 import { peek } from './detect/peek.ts'
 import { announcing } from './forward/announce.ts'
 import type { Channels } from './forward/channels.ts'
-import { dialWhileSilent, discard, MESH_SILENCE_MS, SILENCE_MS } from './forward/earlyDial.ts'
+import { fixedAddress, placeOf, reachUpstream } from './forward/chooseUpstream.ts'
+import { beginEarly, dialWhileSilent, discard, MESH_SILENCE_MS, SILENCE_MS } from './forward/earlyDial.ts'
 import { http1 } from './forward/http1.ts'
 import { http2 } from './forward/http2.ts'
 import type { HttpState } from './forward/httpState.ts'
 import { type Agreed, type Inside, insideTls } from './forward/insideTls.ts'
-import { opaque, upstreamAddresses } from './forward/opaque.ts'
+import { opaque } from './forward/opaque.ts'
 import type { EarlyDial, Forwarder, Plan, Secure } from './forward/plan.ts'
 import { deny, refuse } from './forward/refuse.ts'
 import { tls } from './forward/tls.ts'
@@ -150,6 +151,7 @@ const round = async (known: Inside, life: Life, world: World, isInside = false):
     candidate: world.candidate,
     isOwn: world.isOwn,
     http: world.http,
+    discovery: () => world.discovery,
     channels: world.channels,
   })
 
@@ -213,8 +215,8 @@ export const foresee = (
   if (areWatched(trials) && !changesNothing(trials, withDetection(first, AS_POLICY_SAYS))) return undefined
   // The pump speaks neither a PROXY header nor TLS.
   if (settled(verdict['upstream.proxyProtocol']) !== 'none' || wantsTls(verdict)) return undefined
-  const [upstream, ...others] = upstreamAddresses(verdict, destination)
-  if (upstream === undefined || others.length > 0 || isIP(upstream.host) === 0) return undefined
+  const upstream = fixedAddress(verdict, destination)
+  if (upstream === undefined || isIP(upstream.host) === 0) return undefined
   return {
     rules: rulesOf(verdict),
     upstream,
@@ -263,10 +265,11 @@ const detected = async (
   { connection, facts, spoken, early: asked, onlyHttp }: Inside,
   policy: Policy,
   verdict: Verdict,
-  { clock, dial }: World,
+  world: World,
   secure: Secure,
 ): Promise<Seen> => {
   const { stream, destination } = connection
+  const { clock, dial } = world
   const known = valueOr(verdict.protocol, 'detect') === 'opaque' ? AS_POLICY_SAYS : spoken
   if (known) return { detection: known, stream, bytes: NOTHING, ms: 0, early: asked }
   let early: (() => EarlyDial | undefined) | undefined
@@ -276,11 +279,18 @@ const detected = async (
     maxBytes: settled(verdict['detect.maxBytes']),
     serverSpoke: (spoke) => {
       if (onlyHttp || !dialsEarly(policy, facts) || !isTlsDecided(verdict)) return () => {}
-      const [to = destination] = upstreamAddresses(verdict, destination)
       const tellingDial = announcing(dial, settled(verdict['upstream.proxyProtocol']), connection)
-      const secured = secure(tellingDial, { verdict, policy, name: facts.sni })
+      const dialFor = (identity: string | undefined) =>
+        secure(tellingDial, { verdict, policy, name: facts.sni, identity })
+      const begin = () =>
+        beginEarly(placeOf(verdict, destination), (trying) =>
+          reachUpstream(
+            { clock, http: world.http, connection, discovery: () => world.discovery },
+            { verdict, dialFor, trying },
+          ),
+        )
       const silence = policy.sections.mesh.certificate === undefined ? SILENCE_MS : MESH_SILENCE_MS
-      early = dialWhileSilent(to, secured, clock, settled(verdict['limits.connect']), spoke, silence)
+      early = dialWhileSilent(begin, clock, spoke, silence)
       return early
     },
   })

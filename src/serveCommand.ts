@@ -8,6 +8,7 @@ import { ownDials } from './accept/ownDials.ts'
 import { tunedOpener } from './accept/socketOptions.ts'
 import { keepCandidate } from './admin/candidate.ts'
 import { configPaths } from './admin/configPaths.ts'
+import { countBalance, tellBalance } from './admin/liveBalance.ts'
 import { countDiscovery, type KeptDiscovery, keepDiscovery } from './admin/liveDiscovery.ts'
 import { type CountReload, countProcess } from './admin/liveMetrics.ts'
 import { keepPolicy, type Loaded, loadPolicy, problemsOf, type Reload } from './admin/livePolicy.ts'
@@ -152,15 +153,19 @@ const serve = async (
   const admin: Listening[] = []
   let connector: Connector | undefined
   let callback: Callback | undefined
+  const dial = tcpDialer(tunedOpener(sections.sockets, shim, dials))
+  const http = createHttpState(systemClock, Math.random, traces)
+  http.balancers.askBy(dial)
+  http.balancers.subscribe(tellBalance(log))
   const world: World = {
     policy: live.policy,
     candidate: candidate.policy,
     recorder,
-    dial: tcpDialer(tunedOpener(sections.sockets, shim, dials)),
+    dial,
     relay: pump?.relay ?? relay,
     clock: systemClock,
     random: Math.random,
-    http: createHttpState(systemClock, Math.random, traces),
+    http,
     ledger,
     isOwn: ownAddresses(() => [...listening, ...admin].map(({ address }) => address), systemClock.now),
     tls,
@@ -182,6 +187,7 @@ const serve = async (
     await traces?.close(FLUSH_MS_MAX)
     for (const each of admin) each.close()
     tls.close()
+    http.balancers.close()
     discovery.close()
     exposed.close()
   }
@@ -189,6 +195,7 @@ const serve = async (
   const stop = new EventEmitter()
   try {
     const metrics = metricsOf(ledger, tls, discovery)
+    countBalance(metrics, http.balancers)
     const { registry } = metrics
     countReload = countProcess(metrics, { ...world, recorder, time: systemClock.time })
     const warn = (message: string) => log.warn(message)

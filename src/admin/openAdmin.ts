@@ -7,6 +7,7 @@ import { createPulse } from '../telemetry/pulse.ts'
 import type { Recorder } from '../telemetry/recording.ts'
 import type { TrialCounts } from '../telemetry/trialCounts.ts'
 import { type Candidate, candidateRoutes } from './candidate.ts'
+import { balanceRoutes } from './liveBalance.ts'
 import { certificateWarnings, missingCertificates } from './liveTls.ts'
 import { pageRoutes } from './page.ts'
 import { adminRoutes } from './routes.ts'
@@ -42,7 +43,7 @@ export const openAdmin = async ({
   opened,
   shutdown,
 }: AdminProcess): Promise<void> => {
-  const { ledger, policy, clock, tls } = world
+  const { ledger, policy, clock, http, tls } = world
   const { admin, tls: limits } = policy().sections
   const token = admin.token && (await readSecret(admin.token, env))
   const warnings = () => (tls ? certificateWarnings(tls, clock.time(), limits.warnBeforeExpiry) : [])
@@ -57,6 +58,13 @@ export const openAdmin = async ({
   })
   const page = pageRoutes({ ledger, policy, pulse: createPulse(ledger, clock, warnings), time: clock.time, version })
   const captures = captureRoutes(recorder, admin.captures, version)
-  const routes = { ...state, ...page, ...tapRoutes(ledger), ...captures, ...candidateRoutes(candidate, counts) }
+  const routes = {
+    ...state,
+    ...page,
+    ...tapRoutes(ledger),
+    ...captures,
+    ...candidateRoutes(candidate, counts),
+    ...balanceRoutes(http.balancers, clock),
+  }
   for (const address of admin.address) opened(await startAdmin({ address, routes, token }))
 }

@@ -7,8 +7,11 @@ import { judgedBad, judgedGood, pauseMs } from './outlier.ts'
 import type { BalanceSettings } from './settings.ts'
 import { type Lender, Use } from './use.ts'
 
-/** Why there is no endpoint for somebody. `failfast`: none was ready for too long; `overloaded`: too many wait, or too long. */
-export type Unavailable = 'failfast' | 'overloaded'
+/**
+ * Why there is no endpoint for somebody. `failfast`: none was ready for too long; `overloaded`: too many wait, or too
+ * long; `absent`: there is no such name, and whoever knows that has said so.
+ */
+export type Unavailable = 'failfast' | 'overloaded' | 'absent'
 
 /** Who asks for an endpoint: told once, at once or later. */
 export interface Taker {
@@ -185,15 +188,20 @@ export class Balancer implements Lender {
     this.#turn(member, { is: 'resting', because: 'healthCheck', until: Number.POSITIVE_INFINITY })
   }
 
-  /** Nobody will ask any more. Those who wait are told. */
+  /** Those who wait wait in vain. */
+  dismiss(why: Unavailable): void {
+    for (const { taker, cancel } of this.#waiting.splice(0)) {
+      cancel()
+      taker.refused(why)
+    }
+  }
+
+  /** Nobody will ask any more. */
   close(): void {
     this.#isClosed = true
     this.#cancelWake?.()
     this.replace([])
-    for (const { taker, cancel } of this.#waiting.splice(0)) {
-      cancel()
-      taker.refused('failfast')
-    }
+    this.dismiss('failfast')
   }
 
   // Choosing.

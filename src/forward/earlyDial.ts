@@ -1,9 +1,9 @@
 import type { Duplex } from 'node:stream'
 import { speaksFirst } from '../detect/detect.ts'
-import { type Address, sameAddress } from '../net/address.ts'
+import { type Address, formatAddress } from '../net/address.ts'
 import type { Clock } from '../net/clock.ts'
 import type { Dial } from '../net/connection.ts'
-import { dialWithin } from '../net/dial.ts'
+import type { Reached } from './chooseUpstream.ts'
 import type { EarlyDial } from './plan.ts'
 
 // A client that means to speak does so in the packet that completes its handshake, or right behind it.
@@ -13,16 +13,32 @@ export const SILENCE_MS = 5
 // greeting in the clear.
 export const MESH_SILENCE_MS = 200
 
+/** A dial that is begun now, for somebody who may want it later. */
+export const beginEarly = (place: string, reach: (trying: (to: Address) => void) => Promise<Reached>): EarlyDial => {
+  let to: Address | undefined
+  let hear = (_: Address) => {}
+  const upstream = reach((address) => {
+    to = address
+    hear(address)
+  })
+  return {
+    place,
+    upstream,
+    tell: (trying) => {
+      hear = trying
+      if (to !== undefined) trying(to)
+    },
+  }
+}
+
 /**
- * Dials `to` once the client has been silent for a moment, so that a server which speaks first is heard without delay.
+ * Begins to dial once the client has been silent for a moment, so that a server which speaks first is heard without delay.
  * `spoke` is called when it does, and also when it hangs up or refuses: its answer is then what the client waits for.
  * Returns how to end the wait: it gives the dial where one was begun.
  */
 export const dialWhileSilent = (
-  to: Address,
-  dial: Dial,
+  begin: () => EarlyDial,
   clock: Clock,
-  connectMs: number,
   spoke: () => void,
   silenceMs = SILENCE_MS,
 ): (() => EarlyDial | undefined) => {
@@ -30,9 +46,8 @@ export const dialWhileSilent = (
   let over = false
   let stopListening = () => {}
   const cancel = clock.after(silenceMs, () => {
-    const upstream = dialWithin(dial, to, connectMs, clock)
-    early = { to, upstream }
-    upstream.then((stream) => {
+    early = begin()
+    early.upstream.then(({ stream }) => {
       if (!over) stopListening = listenTo(stream, spoke)
     }, spoke)
   })
@@ -59,7 +74,10 @@ const listenTo = (server: Duplex, spoke: () => void): (() => void) => {
 /** Closes an upstream that turned out not to be wanted. */
 export const discard = (early: EarlyDial | undefined): void => {
   early?.upstream.then(
-    (stream) => stream.destroy(),
+    ({ stream, use }) => {
+      stream.destroy()
+      use?.released()
+    },
     () => {},
   )
 }
@@ -70,9 +88,10 @@ export const useEarly = (early: EarlyDial | undefined, dial: Dial): { dial: Dial
   let unused: EarlyDial | undefined = early
   return {
     dial: (to, signal) => {
-      if (unused === undefined || !sameAddress(to, early.to)) return dial(to, signal)
+      // One that was chosen among several is not it: a request chooses for itself.
+      if (unused === undefined || early.place !== formatAddress(to)) return dial(to, signal)
       unused = undefined
-      return early.upstream.then((stream) => {
+      return early.upstream.then(({ stream }) => {
         // Hardly ever: it was closed again, or refused, while the client was silent; or it is inside TLS already, which
         // whoever dials here begins by the terms of its own request.
         if (!stream.destroyed && !stream.readableEnded && !('encrypted' in stream)) return stream

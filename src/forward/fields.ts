@@ -80,6 +80,13 @@ const tellOrigin = (fields: Fields, head: RequestHead, how: string, host: string
   if (fieldOf(fields, 'x-forwarded-proto') === undefined) fields.push('x-forwarded-proto', scheme)
 }
 
+/** The same request for another authority. */
+export const withAuthority = (head: RequestHead, authority: string): RequestHead => ({
+  ...head,
+  authority,
+  fields: head.fields.map((text, i, fields) => (i % 2 === 1 && /^host$/i.test(fields[i - 1]!) ? authority : text)),
+})
+
 /** The value of the first field of that name, which is in lower case. */
 export const fieldOf = (fields: Fields, name: string): string | undefined => {
   for (let i = 0; i < fields.length; i += 2) if (fields[i]!.toLowerCase() === name) return fields[i + 1]
@@ -98,4 +105,10 @@ const append = (fields: Fields, name: string, value: string) => {
     return
   }
   fields.push(name, value)
+}
+
+/** The status of gRPC, in a head or in trailers of HTTP/2, whose names are in lower case. */
+export const statusIn = (fields: Fields): string | undefined => {
+  for (let i = 0; i < fields.length; i += 2) if (fields[i] === 'grpc-status') return fields[i + 1]
+  return undefined
 }

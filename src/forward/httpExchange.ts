@@ -1,17 +1,18 @@
 import type { Address } from '../net/address.ts'
 import { formatAddress } from '../net/address.ts'
 import { kept } from '../net/direct.ts'
-import { HandshakeError } from '../net/tls/failure.ts'
 import type { RequestOutcome } from '../telemetry/outcome.ts'
 import type { RequestTrace } from '../telemetry/traces.ts'
 import { Attempt } from './attempt.ts'
 import type { ChannelName } from './channels.ts'
+import { Choosing, causeOf } from './choosing.ts'
 import type { Answer, Asking, Fields, GivenUp, RequestHead, ResponseHead, Upstream, Why } from './exchange.ts'
-import { hopsOf, requestFields, requestTrailers, responseFields, responseTrailers } from './fields.ts'
-import type { HttpSettings, Retry } from './httpSettings.ts'
+import * as change from './fields.ts'
+import type { HttpSettings } from './httpSettings.ts'
 import type { Idling } from './httpState.ts'
-import { type Cause, isGrpc, reply } from './reply.ts'
+import { type Cause, isGrpc, reply, upgradeRefused } from './reply.ts'
 import { loggedFieldsOf } from './requestFacts.ts'
+import { backoffMs, IDEMPOTENT, isRepeatable } from './retry.ts'
 import type { Router } from './route.ts'
 
 const REFUSED_STREAM = 7
@@ -22,11 +23,6 @@ const CLIENT_GONE: GivenUp = { cause: 'clientGone' }
 /** As often as replicas that are restarted one after the other may leave a call. */
 const CHANNEL_TRIES_MAX = 3
 const APP_GONE: Fields = ['grpc-status', '14', 'grpc-message', 'the app left its channel before it had answered']
-
-const IDEMPOTENT = new Set(['GET', 'HEAD', 'OPTIONS', 'TRACE', 'PUT', 'DELETE'])
-/** Between tries that the policy asks for: full jitter over a doubling time. */
-const BACKOFF_MS = 25
-const BACKOFF_MS_MAX = 250
 
 /**
  * One request on its way: asked of by a client-facing side, it chooses an upstream, sends the request there, sends it
@@ -66,6 +62,8 @@ export class HttpExchange implements Asking, Idling {
   #received = 0
   #address: Address | undefined
   #channel: ChannelName | undefined
+  /** The endpoints to choose among, where there are several. */
+  #choosing: Choosing | undefined
   #headMs: number | undefined
   moves = 0
 
@@ -94,9 +92,12 @@ export class HttpExchange implements Asking, Idling {
     if (settings.rateLimit !== undefined && this.#isOverRate()) return
     if (settings.redirectTo !== undefined) return this.#redirect(settings.redirectTo)
     if (this.#head.upgrade !== undefined && !this.#mayUpgrade(this.#head.upgrade)) return
-    const hops = hopsOf(this.#head.fields, http.hop)
+    const hops = change.hopsOf(this.#head.fields, http.hop)
     if (hops === undefined) return this.#refuse('loop')
-    this.#head = { ...this.#head, fields: requestFields(this.#head, settings.request, this.#router.origin, hops) }
+    this.#head = {
+      ...this.#head,
+      fields: change.requestFields(this.#head, settings.request, this.#router.origin, hops),
+    }
     if (settings.timeoutMs !== undefined) {
       this.#cancelTimeout = clock.after(settings.timeoutMs, () => this.#timedOut('timeout'))
     }
@@ -122,7 +123,7 @@ export class HttpExchange implements Asking, Idling {
   trailers(fields: Fields) {
     if (this.#isDone || this.#requestDone) return
     this.#requestDone = true
-    const trailers = requestTrailers(fields)
+    const trailers = change.requestTrailers(fields)
     if (trailers.length > 0) this.#trailers = trailers
     if (trailers.length > 0) this.#asking?.trailers(trailers)
     else this.#asking?.data(NOTHING, true)
@@ -161,13 +162,40 @@ export class HttpExchange implements Asking, Idling {
       if (attempt.isOver || this.#asking !== undefined) this.#forget = undefined
       return
     }
-    const address = this.#router.addressFor(this.#settings, this.#attempts)
-    if (address === undefined) return this.#refuse('failfast')
+    const address = this.#router.addressFor(this.#settings, this.#head)
+    if (address === undefined) this.#choose(attempt, fresh)
+    else this.#reach(attempt, address, fresh)
+  }
+
+  #reach(attempt: Attempt, address: Address, fresh: boolean) {
     if (this.#router.isOwn(address))
       return this.#refuse('loop', undefined, `${formatAddress(address)} is our own listener`)
     this.#address = address
     this.#forget = this.#router.reach(address, this.#head, this.#settings, attempt, fresh)
     if (attempt.isOver) this.#forget = undefined
+  }
+
+  /** Takes one of several endpoints, as soon as one is ready. */
+  #choose(attempt: Attempt, fresh: boolean) {
+    const choosing = this.#choosing ?? this.#router.choosing(this.#head, this.#settings)
+    if (!(choosing instanceof Choosing)) return this.#refuse(choosing)
+    this.#choosing = choosing
+    const stop = choosing.choose({
+      chosen: (use) => {
+        const { address, authority = this.#asked.authority } = use.member.endpoint
+        attempt.use = use
+        if (authority !== this.#head.authority) this.#head = change.withAuthority(this.#head, authority)
+        this.#reach(attempt, address, fresh)
+      },
+      unavailable: (why, failure) => {
+        if (why === 'absent' && choosing.otherwise === 'original')
+          return this.#reach(attempt, this.#router.destination, fresh)
+        attempt.isOver = true
+        this.#attempts--
+        this.#refuse(causeOf(failure ?? why))
+      },
+    })
+    if (this.#attempt === attempt && attempt.use === undefined && !attempt.isOver) this.#forget = stop
   }
 
   /** A connection is there: the request goes out, with what of its body has come. */
@@ -196,9 +224,13 @@ export class HttpExchange implements Asking, Idling {
     const { code } = error as NodeJS.ErrnoException
     if (code === 'POOL_PENDING') return this.#refuse('overloaded')
     if (code === 'NO_CHANNEL') return this.#refuse('noChannel')
+    // Nothing was sent, so that another endpoint may have it whatever it is.
+    if (this.#choosing?.mayGoOn(error)) {
+      this.#attempts--
+      return this.#connect(false)
+    }
     if (this.#mayRepeat('connect')) return this.#repeatLater()
-    if (error instanceof HandshakeError) return this.#refuse('tlsFailed')
-    this.#refuse(code === 'CONNECT_TIMEOUT' ? 'connectTimeout' : 'connectFailed')
+    this.#refuse(causeOf(error))
   }
 
   // What the upstream says.
@@ -231,7 +263,7 @@ export class HttpExchange implements Asking, Idling {
 
   ended(trailers: Fields) {
     this.#let()
-    const grpcStatus = statusIn(trailers)
+    const grpcStatus = change.statusIn(trailers)
     if (this.#heldHead !== undefined) {
       if (grpcStatus === '14' && this.#mayRepeat('grpcUnavailable')) {
         this.#heldHead = undefined
@@ -241,7 +273,7 @@ export class HttpExchange implements Asking, Idling {
       this.#pass(this.#heldHead, false)
     }
     this.#grpcStatus = grpcStatus
-    this.#answer.trailers(responseTrailers(trailers))
+    this.#answer.trailers(change.responseTrailers(trailers))
     this.#finish(undefined)
   }
 
@@ -286,8 +318,8 @@ export class HttpExchange implements Asking, Idling {
     this.#status = head.status
     this.#headMs = this.#router.clock.now() - this.#startedAt
     const changes = this.#settings.response
-    const changed = changes === undefined ? head : { ...head, fields: responseFields(head.fields, changes) }
-    if (last && this.#asked.version === '2') this.#grpcStatus = statusIn(head.fields)
+    const changed = changes === undefined ? head : { ...head, fields: change.responseFields(head.fields, changes) }
+    if (last && this.#asked.version === '2') this.#grpcStatus = change.statusIn(head.fields)
     if (head.status === 101 || (this.#head.method === 'CONNECT' && head.status < 300)) {
       this.#isTunnel = true
       if (head.status === 101) this.#requestDone = false
@@ -304,7 +336,7 @@ export class HttpExchange implements Asking, Idling {
     const { status } = head
     const isGateway = status === 502 || status === 503 || status === 504
     const isListed = on.has(status) || (on.has('5xx') && status >= 500) || (on.has('gatewayError') && isGateway)
-    const isUnavailable = on.has('grpcUnavailable') && statusIn(head.fields) === '14'
+    const isUnavailable = on.has('grpcUnavailable') && change.statusIn(head.fields) === '14'
     if (isListed || isUnavailable) {
       if (!this.#mayRepeat(status)) return false
       this.#drop(CANCEL)
@@ -319,17 +351,13 @@ export class HttpExchange implements Asking, Idling {
   /** By the policy: often enough, for this cause, with all of the body at hand, and within the budget. */
   #mayRepeat(cause: string | number): boolean {
     const retry = this.#settings.retry
-    if (retry === undefined || this.#attempts > retry.attempts || !this.#isRepeatable(retry)) return false
+    if (retry === undefined || this.#attempts > retry.attempts || !this.#isHolding) return false
+    if (!isRepeatable(this.#asked, this.#head, retry.anyMethod)) return false
     if (typeof cause === 'string' && !retry.on.has(cause)) return false
     const { http } = this.#router
     if (http.budgets.spend(retry.by, retry.percent, retry.minPerSecond)) return true
     http.hits.retryBudget++
     return false
-  }
-
-  #isRepeatable(retry: Retry): boolean {
-    if (!this.#isHolding || this.#head.upgrade !== undefined || this.#head.method === 'CONNECT') return false
-    return retry.anyMethod || IDEMPOTENT.has(this.#head.method) || isGrpc(this.#asked)
   }
 
   /**
@@ -347,8 +375,8 @@ export class HttpExchange implements Asking, Idling {
   }
 
   #repeatLater() {
-    const most = Math.min(BACKOFF_MS * 2 ** this.#attempts, BACKOFF_MS_MAX)
-    this.#forget = this.#router.clock.after(most * this.#router.random(), () => this.#connect(false))
+    const ms = backoffMs(this.#attempts, this.#router.random())
+    this.#forget = this.#router.clock.after(ms, () => this.#connect(false))
   }
 
   /** Keeps a piece of the body, for as long as it is short enough to be sent again. */
@@ -372,6 +400,7 @@ export class HttpExchange implements Asking, Idling {
 
   #timedOut(cause: Cause) {
     if (this.#isDone) return
+    if (!this.#isAnswered) this.#attempt?.giveUp(true)
     this.#drop(CANCEL)
     if (this.#isAnswered) {
       this.#answer.abort(CANCEL)
@@ -382,7 +411,7 @@ export class HttpExchange implements Asking, Idling {
   /** Gives up on what is under way. */
   #drop(code: number) {
     const asking = this.#asking
-    if (this.#attempt !== undefined) this.#attempt.isOver = true
+    this.#attempt?.giveUp()
     this.#attempt = undefined
     this.#asking = undefined
     this.#forget?.()
@@ -415,13 +444,7 @@ export class HttpExchange implements Asking, Idling {
       this.#head = head
       return true
     }
-    const decided = by.line > 0 ? `the rule "${by.name}" at ${by.file}:${by.line}` : 'no rule'
-    const line = `then: { http: { upgrade: { allow: [${asked}] } } }`
-    this.#refuse(
-      'upgradeRefused',
-      undefined,
-      `Upgrade to ${asked} is not allowed: ${decided} allows it. A rule can: ${line}`,
-    )
+    this.#refuse('upgradeRefused', undefined, upgradeRefused(asked, by))
     return false
   }
 
@@ -441,7 +464,7 @@ export class HttpExchange implements Asking, Idling {
     if (this.#settings.idleMs !== undefined) this.#router.http.idle.remove(this)
     // An upstream that answered without waiting for the rest of the request will not get it.
     if (!this.#requestDone) this.#drop(0)
-    if (this.#attempt !== undefined) this.#attempt.isOver = true
+    this.#attempt?.giveUp()
     this.#trace?.end(this.#outcome(cause))
     this.#router.finished(this, cause, () => this.#outcome(cause))
   }
@@ -461,15 +484,11 @@ export class HttpExchange implements Asking, Idling {
       ...(this.#headMs !== undefined && { headMs: this.#headMs }),
       ...(this.#grpcStatus !== undefined && { grpcStatus: this.#grpcStatus }),
       ...(this.#address !== undefined && { upstream: this.#address }),
+      ...(this.#choosing?.name !== undefined && { name: this.#choosing.name }),
       ...(this.#channel !== undefined && { upstream: this.#channel.peer, channel: this.#channel.name }),
       ...(this.#head.upgrade !== undefined && { upgrade: this.#head.upgrade }),
       ...(cause !== undefined && { error: cause }),
       ...loggedFieldsOf(this.#asked),
     }
   }
-}
-
-const statusIn = (fields: Fields): string | undefined => {
-  for (let i = 0; i < fields.length; i += 2) if (fields[i] === 'grpc-status') return fields[i + 1]
-  return undefined
 }

@@ -15,6 +15,8 @@ export interface HttpSettings {
   readonly rateLimit: Exclude<AspectValue<'http.rateLimit'>, 'none'> | undefined
   readonly rateLimitBy: RuleRef
   readonly upstream: AspectValue<'upstream'>
+  /** Nobody has said where it goes: by its name, where names are known. */
+  readonly isUpstreamBuiltIn: boolean
   readonly protocol: AspectValue<'upstream.protocol'>
   readonly proxyProtocol: AspectValue<'upstream.proxyProtocol'>
   readonly connectMs: number
@@ -85,6 +87,7 @@ const read = (verdict: Verdict): HttpSettings => {
     rateLimit: rateLimit === 'none' ? undefined : rateLimit,
     rateLimitBy: byOf(verdict, 'http.rateLimit'),
     upstream: value('upstream'),
+    isUpstreamBuiltIn: byOf(verdict, 'upstream').line === 0,
     protocol: value('upstream.protocol'),
     proxyProtocol: value('upstream.proxyProtocol'),
     connectMs: value('limits.connect'),
@@ -95,6 +98,7 @@ const read = (verdict: Verdict): HttpSettings => {
       connectionsMax: value('http.pool.connections'),
       pendingMax: value('http.pool.pending'),
       idleMs: value('http.pool.idle'),
+      ageMs: value('http.pool.maxAge'),
     },
     isInformed: value('http.informational'),
     upgrade: {

@@ -1,11 +1,14 @@
 import type { Clock } from '../net/clock.ts'
 import type { RuleRef } from '../policy/verdict.ts'
 import type { Traces } from '../telemetry/traces.ts'
+import { Balancers } from './balancers.ts'
 import { Pool, type PoolLimitHit } from './pool.ts'
 
 /** What the HTTP connections of one process share. */
 export interface HttpState {
   readonly pool: Pool
+  /** The endpoints of names, and of lists of addresses; connections passed as bytes share them. */
+  readonly balancers: Balancers
   /** Marks the requests that passed here: eight hex digits of chance, so that no two proxies share them. */
   readonly hop: string
   readonly rates: Rates
@@ -20,10 +23,12 @@ export interface HttpState {
 /** A process that has served no request yet. */
 export const createHttpState = (clock: Clock, random: () => number, traces?: HttpState['traces']): HttpState => {
   const hits = { connections: 0, pending: 0, rate: 0, retryBudget: 0 }
+  const pool = new Pool(clock, (what) => {
+    hits[what]++
+  })
   return {
-    pool: new Pool(clock, (what) => {
-      hits[what]++
-    }),
+    pool,
+    balancers: new Balancers(clock, random, (address) => pool.retire(address)),
     hop: Math.floor(random() * 2 ** 32)
       .toString(16)
       .padStart(8, '0'),

@@ -3,17 +3,16 @@ import type { ClientHello } from '../codec/clientHello.ts'
 import { MESH_ALPN, type MeshHeader } from '../codec/meshHeader.ts'
 import type { OpaqueReason } from '../detect/detect.ts'
 import type { Connection, Dial } from '../net/connection.ts'
-import { dialWithin } from '../net/dial.ts'
 import { HandshakeError, type TlsFailure } from '../net/tls/failure.ts'
 import type { Secured } from '../net/tls/terminate.ts'
 import type { Traffic } from '../net/traffic.ts'
 import type { Facts } from '../policy/facts.ts'
 import { settled } from '../policy/verdict.ts'
 import type { TlsAgreement } from '../telemetry/outcome.ts'
+import { placeOf, type Reached, reachUpstream } from './chooseUpstream.ts'
 import { endClientTls } from './clientTls.ts'
-import { discard } from './earlyDial.ts'
+import { beginEarly, discard } from './earlyDial.ts'
 import { meshHeaderOf } from './meshArrival.ts'
-import { upstreamAddresses } from './opaque.ts'
 import type { EarlyDial, Plan } from './plan.ts'
 import type { TlsWorld } from './tlsWorld.ts'
 import { secureDial } from './upstreamTls.ts'
@@ -58,10 +57,12 @@ export const insideTls = async (
     // What an app with a channel speaks is HTTP/2; there is nobody to ask.
     if (settled(verdict.upstream).is === 'channel')
       return offered.find((one) => one === 'h2' || one === 'http/1.1') ?? null
-    const [to = plan.connection.destination] = upstreamAddresses(verdict, plan.connection.destination)
-    const asked = await askUpstream(plan, tls, dial, to, offered)
+    const asked = await askUpstream(plan, tls, dial, offered)
     if ('failed' in asked) return asked
-    early = { to, upstream: Promise.resolve(asked.stream) }
+    early = beginEarly(placeOf(verdict, plan.connection.destination), async (trying) => {
+      trying(asked.reached.to)
+      return asked.reached
+    })
     return asked.alpn
   }
   const result = await endClientTls(stream, { hello, verdict, sections: policy.sections, tls, bridge })
@@ -120,26 +121,28 @@ const hintedProtocol = ({ protocol }: MeshHeader): Agreed | undefined => {
 
 /** Dials the upstream by TLS with the client's own list: its answer is what the client gets. */
 const askUpstream = async (
-  { verdict, policy, facts, clock }: Plan,
+  plan: Plan,
   tls: TlsWorld,
   dial: Dial,
-  to: Connection['destination'],
   alpn: readonly string[],
-): Promise<TlsFailure | Pick<Secured, 'stream' | 'alpn'>> => {
+): Promise<TlsFailure | { readonly reached: Reached; readonly alpn: string | null }> => {
+  const { verdict, policy, facts } = plan
   let agreed: string | null = null
   const always = { ...verdict, 'upstream.tls': orPlainTls(verdict['upstream.tls']) }
-  const asking = secureDial(dial, {
-    verdict: always,
-    sections: policy.sections,
-    tls,
-    name: facts.sni,
-    alpn,
-    agreed: (secured) => {
-      agreed = secured.alpn
-    },
-  })
+  const dialFor = (identity: string | undefined) =>
+    secureDial(dial, {
+      verdict: always,
+      sections: policy.sections,
+      tls,
+      name: facts.sni,
+      identity,
+      alpn,
+      agreed: (secured) => {
+        agreed = secured.alpn
+      },
+    })
   try {
-    return { stream: await dialWithin(asking, to, settled(verdict['limits.connect']), clock), alpn: agreed }
+    return { reached: await reachUpstream(plan, { verdict, dialFor }), alpn: agreed }
   } catch (error) {
     if (error instanceof HandshakeError) return error.failure
     const { code = 'CONNECT_FAILED', message } = error as NodeJS.ErrnoException

@@ -1,13 +1,12 @@
-import type { Duplex } from 'node:stream'
-import { type Address, sameAddress } from '../net/address.ts'
+import type { Address } from '../net/address.ts'
 import { codedError } from '../net/codedError.ts'
 import type { Dial } from '../net/connection.ts'
-import { dialWithin } from '../net/dial.ts'
 import { described, reset } from '../net/relay.ts'
 import { HandshakeError } from '../net/tls/failure.ts'
 import type { Ending } from '../net/traffic.ts'
 import { settled } from '../policy/verdict.ts'
 import { announcing } from './announce.ts'
+import { placeOf, type Reached, reachUpstream } from './chooseUpstream.ts'
 import { discard } from './earlyDial.ts'
 import type { Forwarder, Plan } from './plan.ts'
 
@@ -18,9 +17,9 @@ export const opaque: Forwarder = async (stream, plan, dial) => {
   const giveUp = () => clientGone.abort()
   life.closer = giveUp
   stream.once('close', giveUp)
-  let upstream: Duplex
+  let reached: Connected
   try {
-    upstream = await connect(plan, dial, settled(verdict['limits.connect']), clientGone.signal)
+    reached = await connect(plan, dial, clientGone.signal)
   } catch (error) {
     // The client learns what it would have learned from the server itself: the connection is refused.
     reset(stream)
@@ -28,7 +27,7 @@ export const opaque: Forwarder = async (stream, plan, dial) => {
   } finally {
     stream.off('close', giveUp)
   }
-  return plan.relay(stream, upstream, {
+  const traffic = await plan.relay(stream, reached.stream, {
     clock,
     idleMs: settled(verdict['limits.idle']),
     halfClosedMs: settled(verdict['limits.halfClosed']),
@@ -38,50 +37,40 @@ export const opaque: Forwarder = async (stream, plan, dial) => {
       life.recount = recount
     },
   })
+  reached.use?.released()
+  return traffic
 }
 
-/** The upstream that was dialled early if it leads to the right place, or else each address in turn until one answers. */
-const connect = async (
-  { connection, facts, verdict, policy, early, life, clock, secure, channels }: Plan,
-  dial: Dial,
-  ms: number,
-  signal: AbortSignal,
-) => {
+type Connected = Pick<Reached, 'stream' | 'use'>
+
+/** The upstream that was dialled early if it leads to the right place, or else one that is dialled now. */
+const connect = async (plan: Plan, dial: Dial, signal: AbortSignal): Promise<Connected> => {
+  const { connection, facts, verdict, policy, early, life, secure, channels } = plan
   const target = settled(verdict.upstream)
   if (target.is === 'channel') {
     if (channels === undefined) throw codedError('NO_CHANNEL', 'callback channels are not enabled')
     const { stream, channel } = await channels.tunnel(target.app, connection.destination, signal)
     life.upstream = channel.peer
     life.channel = channel.name
-    return stream
+    return { stream, use: undefined }
   }
-  const addresses = upstreamAddresses(verdict, connection.destination)
-  if (early && addresses.some((to) => sameAddress(to, early.to))) {
-    life.upstream = early.to
-    return await early.upstream
+  const trying = (to: Address) => {
+    life.upstream = to
+  }
+  if (early?.place === placeOf(verdict, connection.destination)) {
+    early.tell(trying)
+    const reached = await early.upstream
+    life.name = reached.name
+    return reached
   }
   discard(early)
   const tellingDial = announcing(dial, settled(verdict['upstream.proxyProtocol']), connection)
   const { sni: name, protocol } = facts
-  const secured = secure(tellingDial, { verdict, policy, name, ...(protocol && { protocol }) })
-  let failure: unknown = new Error('the policy left no address to dial')
-  for (const to of addresses) {
-    life.upstream = to
-    try {
-      return await dialWithin(secured, to, ms, clock, signal)
-    } catch (error) {
-      failure = error
-      if (signal.aborted) break
-    }
-  }
-  throw failure
-}
-
-/** Where a verdict sends a connection, in the order to try. Nowhere: there is no address, as of an app with channels. */
-export const upstreamAddresses = (verdict: Plan['verdict'], destination: Address): readonly Address[] => {
-  const upstream = settled(verdict.upstream)
-  if (upstream.is === 'channel') return []
-  return upstream.is === 'addresses' ? upstream.addresses : [destination]
+  const dialFor = (identity: string | undefined) =>
+    secure(tellingDial, { verdict, policy, name, identity, ...(protocol && { protocol }) })
+  const reached = await reachUpstream(plan, { verdict, dialFor, signal, trying })
+  life.name = reached.name
+  return reached
 }
 
 const endingOf = ({ life }: Plan, error: Error): Ending => {

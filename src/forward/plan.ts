@@ -2,6 +2,7 @@ import type { Duplex } from 'node:stream'
 import type { Address } from '../net/address.ts'
 import type { Clock } from '../net/clock.ts'
 import type { Connection, Dial } from '../net/connection.ts'
+import type { Discovery } from '../net/endpoint.ts'
 import type { Relay } from '../net/relay.ts'
 import type { Traffic } from '../net/traffic.ts'
 import type { Facts, Protocol } from '../policy/facts.ts'
@@ -9,13 +10,17 @@ import type { Policy } from '../policy/policy.ts'
 import type { Verdict } from '../policy/verdict.ts'
 import type { Life } from '../telemetry/life.ts'
 import type { Channels } from './channels.ts'
+import type { Reached } from './chooseUpstream.ts'
 import type { Open } from './exchange.ts'
 import type { HttpState } from './httpState.ts'
 
 /** An upstream that was dialled while the client was silent. */
 export interface EarlyDial {
-  readonly to: Address
-  readonly upstream: Promise<Duplex>
+  /** Where that leads, as `placeOf` writes it. */
+  readonly place: string
+  readonly upstream: Promise<Reached>
+  /** Tells which address is dialled, now and whenever it is another. */
+  readonly tell: (trying: (to: Address) => void) => void
 }
 
 /** Makes a dial one that speaks TLS to the upstream, where the verdict wants that. It rejects with HandshakeError. */
@@ -26,6 +31,8 @@ export type Secure = (
     readonly policy: Policy
     /** The name to ask for where the policy names none: of the request, or of the client's own TLS. */
     readonly name?: string | null | undefined
+    /** The name that its certificate has to prove as well, where discovery gives one. */
+    readonly identity?: string | undefined
     /** What will travel inside, where that is known: the next Sluice is told. */
     readonly protocol?: Protocol
   },
@@ -45,6 +52,8 @@ export interface Plan {
   readonly candidate?: (() => Policy | undefined) | undefined
   /** Whether an address is one of our own listeners. */
   readonly isOwn: (address: Address) => boolean
+  /** Names to endpoints, where there are sources for them: a reload may bring others. */
+  readonly discovery?: (() => Discovery | undefined) | undefined
   /** Ways to apps that cannot be dialled; absent where none are enabled. */
   readonly channels?: Channels | undefined
   /** What the HTTP connections of this process share. */

@@ -21,6 +21,8 @@ export interface PoolTarget {
   readonly dial: Dial
   /** Whether one connection serves many requests at once. */
   readonly isShared: boolean
+  /** Whether there are others to ask: then one that refuses is told of at once, else it is asked again for a while. */
+  readonly isOneOfMany: boolean
   /** Speaks the protocol over a new connection. */
   readonly speak: (stream: Duplex, events: UpstreamEvents) => Upstream
   /** How long a request may wait until it has a connection. */
@@ -34,13 +36,16 @@ export interface PoolLimits {
   readonly pendingMax: number
   /** Below the keep-alive of common servers (Apache 5 s, node 5 s), so that theirs is hardly ever the first to pass. */
   readonly idleMs: number
+  /** So long a connection takes new requests. */
+  readonly ageMs: number
 }
 
 export type PoolLimitHit = 'connections' | 'pending'
 
 /** How often idle connections are looked at. */
 const SWEEP_MS = 500
-/** A server that is not listening yet is asked again, ever more slowly, until the time to connect is over. */
+/** A server that is not listening yet is asked again, ever more slowly, until the time to connect is over, or a second. */
+const REFUSED_MS_MAX = 1_000
 const AGAIN_MS_MIN = 20
 const AGAIN_MS_MAX = 500
 
@@ -57,6 +62,8 @@ interface Destination {
   /** HTTP/2 connections; each takes many requests. */
   readonly shared: Set<Upstream>
   readonly waiting: Pending[]
+  /** When a connection is too old for new requests. Some are older than others by chance, or all would go at once. */
+  readonly until: WeakMap<Upstream, number>
   idleMs: number
   isForgotten: boolean
   open: number
@@ -77,6 +84,7 @@ export class Pool {
   /** So that a request on a connection that goes to one place builds no key. */
   readonly #byTarget = new WeakMap<PoolTarget, Destination>()
   #isSweeping = false
+  #born = 0
 
   constructor(clock: Clock, limitHit: (what: PoolLimitHit, address: Address) => void = () => {}) {
     this.#clock = clock
@@ -136,12 +144,15 @@ export class Pool {
     return () => signal.abort()
   }
 
+  /** Nothing new goes there: what is idle is closed, and each other connection once it is. */
+  retire({ host, port }: Address) {
+    const start = `${host} ${port} `
+    for (const [key, destination] of this.#destinations) if (key.startsWith(start)) closeAll(destination)
+  }
+
   /** Closes what is idle, and each other connection once it is. */
   close() {
-    for (const destination of this.#destinations.values()) {
-      for (const { upstream } of destination.idle.splice(0)) upstream.close()
-      for (const upstream of destination.shared) upstream.close()
-    }
+    for (const destination of this.#destinations.values()) closeAll(destination)
   }
 
   #destination(target: PoolTarget): Destination {
@@ -151,7 +162,16 @@ export class Pool {
     const key = `${address.host} ${address.port} ${target.kind}`
     let found = this.#destinations.get(key)
     if (found === undefined) {
-      found = { idle: [], shared: new Set(), waiting: [], idleMs: 0, open: 0, dialling: 0, isForgotten: false }
+      found = {
+        idle: [],
+        shared: new Set(),
+        waiting: [],
+        until: new WeakMap(),
+        idleMs: 0,
+        open: 0,
+        dialling: 0,
+        isForgotten: false,
+      }
       this.#destinations.set(key, found)
     }
     found.idleMs = target.limits.idleMs
@@ -160,11 +180,19 @@ export class Pool {
   }
 
   #free(destination: Destination): Upstream | undefined {
-    for (const upstream of destination.shared) if (upstream.room() > 0) return upstream
+    for (const upstream of destination.shared) {
+      if (upstream.room() === 0) continue
+      if (!this.#isTooOld(destination, upstream)) return upstream
+      upstream.close()
+    }
     while (true) {
       const last = destination.idle.pop()
       if (last === undefined || last.upstream.room() > 0) return last?.upstream
     }
+  }
+
+  #isTooOld({ until }: Destination, upstream: Upstream): boolean {
+    return this.#clock.now() >= (until.get(upstream) ?? Number.POSITIVE_INFINITY)
   }
 
   #hasRoom({ open, dialling }: Destination, { limits }: PoolTarget): boolean {
@@ -180,7 +208,9 @@ export class Pool {
   #wait(destination: Destination, target: PoolTarget, waiter: Waiter): Pending {
     const cancelTimer = this.#clock.after(target.connectMs, () => {
       this.#forget(destination, pending)
-      waiter.failed(codedError('CONNECT_TIMEOUT', `no connection within ${target.connectMs} ms`))
+      const isFull = destination.dialling === 0 && target.isOneOfMany
+      const code = isFull ? 'POOL_PENDING' : 'CONNECT_TIMEOUT'
+      waiter.failed(codedError(code, `no connection within ${target.connectMs} ms`))
     })
     const pending: Pending = { waiter, target, cancelTimer }
     destination.waiting.push(pending)
@@ -203,19 +233,20 @@ export class Pool {
       },
       (error) => {
         destination.dialling--
-        this.#failed(destination, error)
+        this.#failed(destination, target, error)
       },
     )
   }
 
-  async #dial({ dial, address, connectMs }: PoolTarget, signal?: AbortSignal): Promise<Duplex> {
+  async #dial({ dial, address, connectMs, isOneOfMany }: PoolTarget, signal?: AbortSignal): Promise<Duplex> {
     const until = this.#clock.now() + connectMs
+    const againUntil = isOneOfMany ? 0 : Math.min(until, this.#clock.now() + REFUSED_MS_MAX)
     for (let again = AGAIN_MS_MIN; ; again = Math.min(2 * again, AGAIN_MS_MAX)) {
       try {
         return await dialWithin(dial, address, Math.max(1, until - this.#clock.now()), this.#clock, signal)
       } catch (error) {
         const { code } = error as NodeJS.ErrnoException
-        if (code !== 'ECONNREFUSED' || this.#clock.now() + again >= until || signal?.aborted) throw error
+        if (code !== 'ECONNREFUSED' || this.#clock.now() + again >= againUntil || signal?.aborted) throw error
       }
       await new Promise<void>((resolve) => this.#clock.after(again, resolve))
     }
@@ -234,6 +265,7 @@ export class Pool {
       },
     })
     destination.open++
+    destination.until.set(upstream, this.#clock.now() + target.limits.ageMs * (0.9 + (0.1 * (this.#born++ % 8)) / 8))
     if (upstream.protocol === 'http2') destination.shared.add(upstream)
     this.#freed(destination, upstream)
     this.#refill(destination)
@@ -247,14 +279,17 @@ export class Pool {
       pending.waiter.ready(upstream)
     }
     if (upstream.protocol !== 'http1' || upstream.room() === 0) return
+    if (this.#isTooOld(destination, upstream)) return upstream.close()
     destination.idle.push({ upstream, until: this.#clock.now() + destination.idleMs })
     this.#sweepLater()
   }
 
-  #failed(destination: Destination, error: Error) {
-    const pending = destination.waiting.shift()
-    pending?.cancelTimer()
-    pending?.waiter.failed(error)
+  #failed(destination: Destination, { isOneOfMany }: PoolTarget, error: Error) {
+    // Where there are others to ask, those who wait need not find out one by one.
+    for (const { waiter, cancelTimer } of destination.waiting.splice(0, isOneOfMany ? destination.waiting.length : 1)) {
+      cancelTimer()
+      waiter.failed(error)
+    }
     this.#refill(destination)
   }
 
@@ -293,6 +328,11 @@ export class Pool {
     while (old < idle.length && (now >= idle[old]!.until || idle[old]!.upstream.room() === 0)) old++
     for (const { upstream } of idle.splice(0, old)) upstream.close()
   }
+}
+
+const closeAll = ({ idle, shared }: Destination) => {
+  for (const { upstream } of idle.splice(0)) upstream.close()
+  for (const upstream of shared) upstream.close()
 }
 
 const nothing = () => {}

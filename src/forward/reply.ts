@@ -1,3 +1,4 @@
+import type { RuleRef } from '../policy/verdict.ts'
 import type { Answer, Fields, RequestHead } from './exchange.ts'
 
 /** Why Sluice answers itself. Stable: the value of `sluice-error`, and what metrics count by. */
@@ -90,3 +91,10 @@ export const percentEncoded = (text: string): string =>
         : `%${byte.toString(16).toUpperCase().padStart(2, '0')}`,
     )
     .join('')
+
+/** Why an Upgrade is refused, and which rule would allow it. */
+export const upgradeRefused = (asked: string, { name, file, line }: RuleRef): string => {
+  const decided = line > 0 ? `the rule "${name}" at ${file}:${line}` : 'no rule'
+  const rule = `then: { http: { upgrade: { allow: [${asked}] } } }`
+  return `Upgrade to ${asked} is not allowed: ${decided} allows it. A rule can: ${rule}`
+}

@@ -4,6 +4,7 @@ import { type Address, formatAddress } from '../net/address.ts'
 import type { Clock } from '../net/clock.ts'
 import { codedError } from '../net/codedError.ts'
 import type { Dial } from '../net/connection.ts'
+import type { Endpoint } from '../net/endpoint.ts'
 import type { ProtocolError } from '../net/protocolError.ts'
 import { decide, narrow } from '../policy/decide.ts'
 import type { Policy } from '../policy/policy.ts'
@@ -12,6 +13,8 @@ import type { RequestOutcome } from '../telemetry/outcome.ts'
 import type { RequestTrace } from '../telemetry/traces.ts'
 import { announcing } from './announce.ts'
 import type { Attempt } from './attempt.ts'
+import { choosingOf, impliedName } from './chooseUpstream.ts'
+import type { Choosing } from './choosing.ts'
 import type { Answer, Asking, Fields, Open, RequestHead, Upstream, UpstreamEvents } from './exchange.ts'
 import type { Origin } from './fields.ts'
 import type { Upgrading } from './http1Client.ts'
@@ -23,7 +26,7 @@ import { type HttpSettings, settingsOf } from './httpSettings.ts'
 import type { HttpState } from './httpState.ts'
 import type { Plan } from './plan.ts'
 import type { PoolTarget } from './pool.ts'
-import { reply } from './reply.ts'
+import { type Cause, reply } from './reply.ts'
 import { identified, requestFactsOf } from './requestFacts.ts'
 import { areWatched, trialsOf } from './trials.ts'
 
@@ -156,21 +159,29 @@ export class Router {
     return this.http.traces?.begin({ method, authority, target, direction, peer, fields })
   }
 
-  /** Which address the n-th try goes to: each in turn, from one chosen by chance. */
-  addressFor({ upstream }: HttpSettings, attempt: number): Address | undefined {
-    if (upstream.is !== 'addresses') return this.#plan.connection.destination
-    const { addresses } = upstream
-    if (addresses.length === 1) return addresses[0]
-    if (attempt === 1) this.#first = Math.floor(this.random() * addresses.length)
-    return addresses[(this.#first + attempt - 1) % addresses.length]
+  /** Where the client meant to go. */
+  get destination(): Address {
+    return this.#plan.connection.destination
   }
 
-  #first = 0
+  /** The one address that a request can go to; undefined where there are several to choose from. */
+  addressFor({ upstream, isUpstreamBuiltIn }: HttpSettings, head: RequestHead): Address | undefined {
+    if (upstream.is === 'addresses' && upstream.addresses.length === 1) return upstream.addresses[0]
+    if (upstream.is !== 'original') return undefined
+    if (isUpstreamBuiltIn && this.#plan.discovery?.() !== undefined && impliedName(this.#plan, head)) return undefined
+    return this.destination
+  }
+
+  /** The endpoints to choose from for a request, or why there are none. */
+  choosing(head: RequestHead, { verdict, connectMs }: HttpSettings): Choosing | Cause {
+    const name = impliedName(this.#plan, head)
+    return choosingOf(this.#plan, { verdict, connectMs, fields: head.fields, name, scheme: head.scheme })
+  }
 
   /** Finds a connection for an attempt. Returns how to stop waiting for it. */
   reach(address: Address, head: RequestHead, settings: HttpSettings, attempt: Attempt, fresh: boolean): () => void {
     this.#plan.life.upstream = address
-    const target = this.#target(address, head, settings)
+    const target = this.#target(address, head, settings, attempt.use?.member.endpoint)
     // HTTP/1.0 without Host: whatever answers there answers this request and no other.
     if (head.authority === '') return this.http.pool.single(target, attempt)
     return this.http.pool.acquire(target, attempt, fresh)
@@ -200,12 +211,14 @@ export class Router {
     return this.#policy
   }
 
-  #target(address: Address, head: RequestHead, settings: HttpSettings): PoolTarget {
-    const protocol = protocolOf(this.wasUpgraded ? '1.1' : head.version, settings)
+  #target(address: Address, head: RequestHead, settings: HttpSettings, endpoint: Endpoint | undefined): PoolTarget {
+    const protocol = protocolOf(this.wasUpgraded ? '1.1' : head.version, settings, hintOf(head, endpoint))
     // By TLS, the name that is asked for is the request's: its host tells connections apart as well.
     const name = settings.tls === '' ? undefined : hostOf(head.authority)
     const isPlain = settings.tls === '' && settings.proxyProtocol === 'none'
-    const kind = isPlain ? protocol : `${protocol} ${name} ${settings.tls} ${this.#announced(settings.proxyProtocol)}`
+    const kind = isPlain
+      ? protocol
+      : `${protocol} ${name} ${settings.tls} ${endpoint?.identity} ${this.#announced(settings.proxyProtocol)}`
     if (address === this.#lastAddress && settings === this.#lastSettings && kind === this.#lastKind) {
       return this.#lastTarget!
     }
@@ -216,7 +229,8 @@ export class Router {
         address,
         kind,
         isShared: protocol === 'http2',
-        dial: isPlain ? this.#plainDial : this.#preparedDial(settings, protocol, name),
+        isOneOfMany: endpoint !== undefined,
+        dial: isPlain ? this.#plainDial : this.#preparedDial(settings, protocol, name, endpoint?.identity),
         speak: (stream, events) => this.#speak(protocol, stream, settings.pool.idleMs, events),
         connectMs: settings.connectMs,
         limits: settings.pool,
@@ -239,10 +253,15 @@ export class Router {
   }
 
   /** Tells who calls, then speaks TLS, as the policy says. */
-  #preparedDial(settings: HttpSettings, protocol: 'http1' | 'http2', name: string | undefined): Dial {
+  #preparedDial(
+    settings: HttpSettings,
+    protocol: 'http1' | 'http2',
+    name: string | undefined,
+    identity: string | undefined,
+  ): Dial {
     const { connection, secure } = this.#plan
     const telling = announcing(this.#dial, settings.proxyProtocol, connection)
-    return secure(telling, { verdict: settings.verdict, policy: this.#policyOf, name, protocol })
+    return secure(telling, { verdict: settings.verdict, policy: this.#policyOf, name, protocol, identity })
   }
 
   #speak(protocol: 'http1' | 'http2', stream: Duplex, idleMs: number, events: UpstreamEvents): Upstream {
@@ -258,6 +277,15 @@ const NO_UPGRADE: Upgrading = { is: 'none' }
 const hostOf = (authority: string): string | undefined =>
   /^\[([^\]]+)\]/.exec(authority)?.[1] ?? (authority.replace(/:\d*$/, '') || undefined)
 
-/** What is spoken to the upstream: what the policy says, or what the client speaks. */
-const protocolOf = (version: RequestHead['version'], { protocol }: HttpSettings): 'http1' | 'http2' =>
-  protocol === 'auto' ? (version === '2' ? 'http2' : 'http1') : protocol
+/** What is spoken to the upstream: what the policy says, what the endpoint is known to speak, or what the client speaks. */
+const protocolOf = (
+  version: RequestHead['version'],
+  { protocol }: HttpSettings,
+  hint: 'http1' | 'http2' | undefined,
+): 'http1' | 'http2' => (protocol === 'auto' ? (hint ?? (version === '2' ? 'http2' : 'http1')) : protocol)
+
+/** What an endpoint is known to speak. What changes the protocol goes on in that of the client: not all can translate it. */
+const hintOf = (head: RequestHead, endpoint: Endpoint | undefined): 'http1' | 'http2' | undefined => {
+  const hint = endpoint?.protocol
+  return hint === 'opaque' || head.upgrade !== undefined || head.method === 'CONNECT' ? undefined : hint
+}

@@ -23,6 +23,8 @@ export interface UpstreamTls {
   readonly tls: TlsWorld
   /** The name to ask for where the policy names none: of the request, or of the client's own TLS. */
   readonly name?: string | null | undefined
+  /** The name that its certificate has to prove beside what the policy says, where discovery gives one. */
+  readonly identity?: string | undefined
   /** What will travel inside, where that is known: the next Sluice is told. */
   readonly protocol?: InnerProtocol | undefined
   /** The application protocols to offer where the policy names none. */
@@ -40,14 +42,14 @@ export const isTlsDecided = (verdict: Verdict): boolean =>
 /** For the forwarders: `secureDial` with what the process and the connection bring, and the Outcome told. */
 export const securing =
   (life: Life, tls: TlsWorld | undefined): Secure =>
-  (dial, { verdict, policy, name, protocol }) => {
+  (dial, { verdict, policy, name, protocol, identity }) => {
     if (!wantsTls(verdict)) return dial
     if (!tls) return () => Promise.reject(new HandshakeError(NO_TLS))
     const agreed = (secured: Secured) => {
       life.upstreamTls = agreement(secured)
     }
     const alpn = carriedOver(protocol, life.tls?.alpn)
-    return secureDial(dial, { verdict, sections: policy.sections, tls, name, protocol, alpn, agreed })
+    return secureDial(dial, { verdict, sections: policy.sections, tls, name, protocol, identity, alpn, agreed })
   }
 
 /** What is forwarded as HTTP is offered as such; of bytes, what was agreed on with the client. */
@@ -133,7 +135,10 @@ const orThrow = <T extends object>(value: T | TlsFailure): T => {
 }
 
 /** The terms of `upstream.tls`, or why they cannot be kept. */
-export const upstreamTerms = ({ verdict, tls, name, alpn }: UpstreamTls, to: Address): ClientTerms | TlsFailure => {
+export const upstreamTerms = (
+  { verdict, tls, name, alpn, identity }: UpstreamTls,
+  to: Address,
+): ClientTerms | TlsFailure => {
   const written = settled(verdict['upstream.tls'])
   const wanted = typeof written === 'boolean' ? PLAIN_TLS : written
   const trust = wanted.trust === undefined ? undefined : tls.certificates.trust(trustName(wanted.trust))
@@ -147,7 +152,7 @@ export const upstreamTerms = ({ verdict, tls, name, alpn }: UpstreamTls, to: Add
     alpn: wanted.alpn ?? alpn ?? [],
     ...(trust && { trust }),
     ...(certificate && { certificate }),
-    ...wantedIdentity(verdict),
+    ...wantedIdentity(verdict, identity),
   }
 }
 
@@ -161,7 +166,7 @@ const PLAIN_TLS: Exclude<ReturnType<typeof upstreamTlsOf>, boolean> = {
 }
 const upstreamTlsOf = (verdict: Verdict) => settled(verdict['upstream.tls'])
 
-const meshTerms = ({ verdict, sections, tls }: UpstreamTls): ClientTerms | TlsFailure => {
+const meshTerms = ({ verdict, sections, tls, identity }: UpstreamTls): ClientTerms | TlsFailure => {
   const ours = meshOf(sections, tls)
   if ('failed' in ours) return ours
   return {
@@ -172,7 +177,7 @@ const meshTerms = ({ verdict, sections, tls }: UpstreamTls): ClientTerms | TlsFa
     identity: { expected: 'one name', matches: () => true },
     alpn: [MESH_ALPN],
     minVersion: 'TLSv1.3',
-    ...wantedIdentity(verdict),
+    ...wantedIdentity(verdict, identity),
   }
 }
 
@@ -193,9 +198,17 @@ export const meshOf = (
 export const notLoaded = (what: string, name: string): TlsFailure =>
   failure('TLS_NOT_LOADED', `the ${what} "${name}" is not loaded; sluice certs says why`)
 
-const wantedIdentity = (verdict: Verdict): Pick<ClientTerms, 'identity'> => {
+/** One of the patterns of the policy, where it has any, and the very name that discovery gives, where it gives one. */
+const wantedIdentity = (verdict: Verdict, name: string | undefined): Pick<ClientTerms, 'identity'> => {
   const patterns = settled(verdict['upstream.identity'])
-  if (patterns.length === 0) return {}
+  if (patterns.length === 0 && name === undefined) return {}
   const tests = patterns.map(identityPattern)
-  return { identity: { expected: patterns.join(' or '), matches: (found) => tests.some((test) => test(found)) } }
+  const isWanted = (found: string) => tests.length === 0 || tests.some((test) => test(found))
+  const said = patterns.length === 0 ? [] : [patterns.join(' or ')]
+  return {
+    identity: {
+      expected: [...said, ...(name === undefined ? [] : [name])].join(' and '),
+      matches: (found) => (name === undefined || found === name) && isWanted(found),
+    },
+  }
 }

@@ -1,4 +1,5 @@
 import type { AnyAspect, ValueOf } from './aspects/aspect.ts'
+import { balance } from './aspects/balance.ts'
 import { deny } from './aspects/deny.ts'
 import { detect } from './aspects/detect.ts'
 import { http } from './aspects/http.ts'
@@ -16,6 +17,7 @@ export const ASPECTS = {
   ...tls,
   ...upstream,
   ...upstreamTls,
+  ...balance,
   ...limits,
   ...http,
   ...http2,

@@ -38,6 +38,8 @@ export class Life {
   dryRun: Outcome['dryRun'] | undefined
   candidate: Outcome['candidate'] | undefined
   upstream: Address | undefined
+  /** The name that discovery found the upstream under. */
+  name: string | undefined
   channel: string | undefined
   /** Asks whether the policy of now still allows it; set once the first verdict is known. */
   allowed: (() => boolean) | undefined
@@ -109,6 +111,7 @@ export class Life {
       ...(this.exposed && { exposed: this.exposed }),
       rules,
       ...(this.upstream && { upstream: this.upstream }),
+      ...(this.name !== undefined && { name: this.name }),
       ...(this.channel !== undefined && { channel: this.channel }),
     }
   }

@@ -63,6 +63,8 @@ export interface Outcome {
   /** What a candidate policy would have changed: empty where it was asked and would have changed nothing. */
   readonly candidate?: readonly Change[]
   readonly upstream?: Address
+  /** The name, absolute, that discovery found the upstream under. */
+  readonly name?: string
   /** The callback channel that it went through, such as `orders/3`. */
   readonly channel?: string
   readonly bytes: { readonly sent: number; readonly received: number }
@@ -82,6 +84,8 @@ export interface RequestOutcome {
   readonly status: number
   readonly grpcStatus?: string
   readonly upstream?: Address
+  /** The name, absolute, that discovery found the upstream under. */
+  readonly name?: string
   /** The callback channel that it was sent through last. */
   readonly channel?: string
   /** How often it was sent, the first time included; 0 when no upstream was asked. */

@@ -2,6 +2,8 @@ import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import { connect, createServer, type Socket } from 'node:net'
 import { test } from 'tap'
+import type { Dial } from '../../src/net/connection.ts'
+import { tcpDialer } from '../../src/net/dial.ts'
 import { type Front, front } from '../support/front.ts'
 import { ask, raw, type Scripted, scripted } from '../support/http.ts'
 import { manualClock } from '../support/manualClock.ts'
@@ -286,12 +288,18 @@ test('behaviour 20: a server that comes up in time is waited for', async () => {
   const early = await upstream(() => {})
   const { address } = early
   early.close()
-  const sluice = await front(address, 'defaults: { limits: { connect: 3s } }')
+  const server = createServer((socket) => void socket.on('data', () => socket.write(OK)).on('error', () => {}))
+  const tcp = tcpDialer()
+  let refusals = 0
+  const dial: Dial = (to, signal) =>
+    tcp(to, signal).catch((error: NodeJS.ErrnoException) => {
+      assert.equal(error.code, 'ECONNREFUSED')
+      if (refusals++ === 0) server.listen(address.port, address.host)
+      throw error
+    })
+  const sluice = await front(address, fixed('defaults: { limits: { connect: 3s } }'), { dial })
   const client = await raw(sluice.address)
   client.send(get('/'))
-  const server = createServer((socket) => void socket.on('data', () => socket.write(OK)).on('error', () => {}))
-  // The first connect is refused before the server is there.
-  setTimeout(() => server.listen(address.port, address.host), 60)
   assert.equal(await client.until(/ok$/), OK)
   client.socket.destroy()
   sluice.close()

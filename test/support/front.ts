@@ -35,6 +35,7 @@ export const front = async (
   const listening = await open({ ...settings, destination, ...options } as ListenerOptions, world)
   const close = () => {
     listening.close()
+    world.http.balancers.close()
     world.http.pool.close()
     for (const life of world.ledger.open) life.close('drained')
   }

@@ -17,14 +17,17 @@ export const worldOf = (text: string, changes: Partial<World> = {}): World & { r
   const ledger = createLedger(clock)
   const outcomes: Outcome[] = []
   ledger.subscribe((outcome) => outcomes.push(outcome))
+  const dial = changes.dial ?? testDialer()
+  const http = createHttpState(clock, Math.random)
+  http.balancers.askBy(dial)
   return {
     policy: () => policy,
-    dial: testDialer(),
+    dial,
     clock,
     random: () => 0.5,
     ledger,
     isOwn: () => false,
-    http: createHttpState(clock, Math.random),
+    http,
     ...changes,
     outcomes,
   }

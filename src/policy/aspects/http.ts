@@ -296,6 +296,13 @@ const pool = {
     says: 'how long a connection to an upstream is kept unused',
     because: 'below the keep-alive of common servers (5 s), so that we are the first to close (linkerd #5211)',
   }),
+  'http.pool.maxAge': aspect({
+    shape: duration('1s', '24d'),
+    builtIn: '5m',
+    until: 'request',
+    says: 'how long a connection to an upstream takes new requests; then it ends those it has, and another is opened',
+    because: 'behind one address there may be others by now, and they would never get a request',
+  }),
 }
 
 export const http = { ...heads, ...timeouts, ...upgrades, ...fields, ...retries, ...answers, ...pool }

@@ -4,11 +4,11 @@ import { aspect } from './aspect.ts'
 export const limits = {
   'limits.connect': aspect({
     shape: duration('10ms', '5m'),
-    builtIn: '5s',
+    builtIn: '1s',
     until: 'request',
     says: 'how long the upstream may take to accept a connection',
     because:
-      'two lost SYNs, sent again after 1 s and 3 s, still succeed; a workload learns of a dead host before its own timeouts',
+      'as linkerd has it: within a cluster and between regions it takes milliseconds, and who waits longer could have another endpoint; where SYNs get lost, 4s lets two of them',
   }),
   'limits.idle': aspect({
     shape: duration('100ms', '24d'),

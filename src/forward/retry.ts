@@ -1,0 +1,19 @@
+import type { RequestHead } from './exchange.ts'
+import { isGrpc } from './reply.ts'
+
+/** RFC 9110 section 9.2.2. */
+export const IDEMPOTENT = new Set(['GET', 'HEAD', 'OPTIONS', 'TRACE', 'PUT', 'DELETE'])
+
+/** Between tries that the policy asks for: full jitter over a doubling time. */
+const BACKOFF_MS = 25
+const BACKOFF_MS_MAX = 250
+
+/** How long to wait before the next try. */
+export const backoffMs = (attempts: number, dice: number): number =>
+  dice * Math.min(BACKOFF_MS * 2 ** attempts, BACKOFF_MS_MAX)
+
+/** Whether a request may be sent again by what it is: its method, and whom the policy allows. */
+export const isRepeatable = (asked: RequestHead, head: RequestHead, anyMethod: boolean): boolean => {
+  if (head.upgrade !== undefined || head.method === 'CONNECT') return false
+  return anyMethod || IDEMPOTENT.has(head.method) || isGrpc(asked)
+}
