@@ -44,6 +44,7 @@ nc                   netcat-openbsd      tests: bare TCP
 python3              python3             tests: clients and servers that others wrote
 /usr/lib/python3/dist-packages/requests python3-requests tests: the client of a process engine
 aiosmtpd             python3-aiosmtpd    tests: a real SMTP server
+/usr/sbin/vsftpd     vsftpd              tests: a real FTP server
 '
 
 missing_packages() {

@@ -147,6 +147,7 @@ const round = async (known: Inside, life: Life, world: World, isInside = false):
     relay: world.relay ?? relay,
     early: seen.early,
     around: known.around,
+    statuses: known.statuses,
     policyNow: world.policy,
     candidate: world.candidate,
     isOwn: world.isOwn,
@@ -169,7 +170,9 @@ const round = async (known: Inside, life: Life, world: World, isInside = false):
 
   life.rules = rulesOf(verdict)
   if (isWatched) noteTrials(life, trials, facts)
-  life.allowed = () => !denies(decide(world.policy(), facts))
+  const isBytes = seen.detection.protocol === 'opaque'
+  const mayPass = () => !isBytes || (known.mayPass?.() ?? true)
+  life.allowed = () => mayPass() && !denies(decide(world.policy(), facts))
   if (denies(verdict) || isTooLate(seen, verdict)) {
     discard(seen.early)
     return deny(seen.stream)

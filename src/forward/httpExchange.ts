@@ -451,8 +451,9 @@ export class HttpExchange implements Asking, Idling {
   /** Answers in our own name. */
   #refuse(cause: Cause, status?: number, says?: string, fields?: Fields) {
     const { isInformed } = this.#settings
+    const what = { cause, status: status ?? this.#router.statusOf(cause), says, fields, isInformed }
     this.#isAnswered = true
-    this.#status = reply(this.#asked, this.#answer, { cause, status, says, fields, isInformed })
+    this.#status = reply(this.#asked, this.#answer, what)
     this.#finish(cause)
   }
 

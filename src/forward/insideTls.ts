@@ -39,6 +39,10 @@ export interface Inside {
   readonly early?: EarlyDial | undefined
   /** What stands in front of every request, where something does. */
   readonly around?: Plan['around']
+  /** Statuses of self-made answers, where they are others than everywhere. */
+  readonly statuses?: Plan['statuses']
+  /** Whether bytes that nobody understands may still go on, asked after a reload of the policy. */
+  readonly mayPass?: () => boolean
   /** Nothing but HTTP goes on, whatever the policy says, and nothing is dialled before a request has come. */
   readonly onlyHttp?: boolean
 }

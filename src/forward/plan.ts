@@ -13,6 +13,7 @@ import type { Channels } from './channels.ts'
 import type { Reached } from './chooseUpstream.ts'
 import type { Open } from './exchange.ts'
 import type { HttpState } from './httpState.ts'
+import type { Cause } from './reply.ts'
 
 /** An upstream that was dialled while the client was silent. */
 export interface EarlyDial {
@@ -66,6 +67,8 @@ export interface Plan {
   readonly early?: EarlyDial | undefined
   /** What stands in front of every request, where something does: it opens it, or answers itself. */
   readonly around?: ((open: Open) => Open) | undefined
+  /** Statuses of self-made answers, where they are others than everywhere. */
+  readonly statuses?: Partial<Record<Cause, number>> | undefined
 }
 
 /** Carries one connection from here to its end. Rejects only for our own bugs; what the network does is in the Traffic. */

@@ -153,6 +153,11 @@ export class Router {
 
   #foreign: Address | undefined
 
+  /** The status of a self-made answer on this connection, where it is not the usual one. */
+  statusOf(cause: Cause): number | undefined {
+    return this.#plan.statuses?.[cause]
+  }
+
   /** Begins the spans of a request, where traces are configured. */
   trace({ method, authority, target }: RequestHead, fields: Fields): RequestTrace | undefined {
     const { direction, peer } = this.#plan.connection

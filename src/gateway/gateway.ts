@@ -99,6 +99,8 @@ export const createGateway = (
       facts: { ...factsOf(connection, hello), destination },
       ...(spoken && { spoken }),
       around: guarding(guard),
+      statuses: UNREACHABLE,
+      mayPass: () => isSamePort(targetOf(hello.sni, section()), found),
       onlyHttp: port === undefined || !port.isPublic,
     }
     const policy = () => exposedPolicy(world.policy(), port?.protocol === 'h2' ? 'http2' : 'http1')
@@ -176,6 +178,16 @@ const createPlaces = (most: (settings: Target['settings']) => number) => {
   }
 }
 
+/** A task that is not there will be back: 503, as the gateways say that clients know, where a proxy says 502 and 504. */
+const UNREACHABLE = { connectFailed: 503, connectTimeout: 503, failfast: 503 } as const
+
+/** Whether bytes are still let through as they were when their connection began. */
+const isSamePort = (now: Found, then: Found): boolean =>
+  now.is === 'port' &&
+  then.is === 'port' &&
+  now.target.port.isPublic === then.target.port.isPublic &&
+  now.target.port.protocol === then.target.port.protocol
+
 const LABEL = { name: 'the labels of the exposed port', file: '', line: 0 }
 const exposed = { http1: new WeakMap<Policy, Policy>(), http2: new WeakMap<Policy, Policy>() }
 
@@ -185,11 +197,15 @@ const exposedPolicy = (policy: Policy, protocol: 'http1' | 'http2'): Policy => {
   if (known !== undefined) return known
   const { base } = policy
   const isForwarded = valueOr(base['http.forwarded'], 'none') !== 'none'
+  const allowed = base['http.upgrade.allow']
+  const isUpgradeSaid = allowed.is === 'decided' && allowed.by.line > 0
   const made: Policy = {
     ...policy,
     base: {
       ...base,
       'upstream.protocol': { is: 'decided', value: protocol, by: LABEL },
+      // Web applications expect websockets where they get HTTP, and here a token is asked for before any byte of them.
+      ...(isUpgradeSaid ? {} : { 'http.upgrade.allow': { is: 'decided', value: ['websocket'], by: LABEL } as const }),
       ...(isForwarded ? {} : { 'http.forwarded': { is: 'decided', value: 'x-forwarded', by: LABEL } as const }),
     },
   }

@@ -3,6 +3,8 @@ import {
   createRemoteJWKSet,
   decodeProtectedHeader,
   errors,
+  importJWK,
+  importPKCS8,
   type JWTPayload,
   jwtVerify,
   SignJWT,
@@ -208,8 +210,58 @@ export interface Minting {
   readonly subject?: string | undefined
 }
 
-/** A token for one task or for all below a prefix, by the first of the keys. */
-export const mint = (key: Uint8Array, { task, prefix, ttlMs, now, issuer, subject }: Minting): Promise<string> => {
+/** What tokens are signed with. */
+export interface SigningKey {
+  readonly algorithm: 'HS256' | 'HS384' | 'EdDSA' | 'ES256'
+  readonly key: Uint8Array | CryptoKey
+  readonly id?: string | undefined
+}
+
+/**
+ * The key to sign with in a text: a private key as JWK (the first of a set), or as PEM (PKCS #8); else the first of a
+ * list in base64. Throws an Error that never shows any of it.
+ */
+export const readSigningKey = async (text: string, hmac: 'HS256' | 'HS384' = 'HS256'): Promise<SigningKey> => {
+  const pem = /-----BEGIN (.*?)PRIVATE KEY-----/.exec(text)
+  if (pem !== null && pem[1] !== '')
+    throw new Error('the PEM key is not PKCS #8: openssl pkcs8 -topk8 -nodes -in KEY writes it so')
+  if (pem !== null) return fromPem(text)
+  if (text.trim().startsWith('{')) return fromJwk(text)
+  return { algorithm: hmac, key: readTokenKeys(text)[0]! }
+}
+
+const ONLY_THESE = 'it is not a private key for EdDSA (Ed25519) or ES256 (P-256)'
+
+const fromPem = async (text: string): Promise<SigningKey> => {
+  for (const algorithm of ['EdDSA', 'ES256'] as const) {
+    const key = await importPKCS8(text, algorithm).catch(() => undefined)
+    if (key !== undefined) return { algorithm, key }
+  }
+  throw new Error(ONLY_THESE)
+}
+
+const fromJwk = async (text: string): Promise<SigningKey> => {
+  let jwk: Readonly<Record<string, unknown>> | undefined
+  try {
+    const read = JSON.parse(text)
+    jwk = Array.isArray(read.keys) ? read.keys[0] : read
+  } catch {
+    throw new Error('the key is neither PEM, nor a JSON Web Key, nor base64')
+  }
+  const algorithm = jwk?.crv === 'Ed25519' ? 'EdDSA' : jwk?.crv === 'P-256' ? 'ES256' : undefined
+  if (jwk === undefined || algorithm === undefined || typeof jwk.d !== 'string') throw new Error(ONLY_THESE)
+  const key = await importJWK(jwk, algorithm).catch(() => undefined)
+  if (key === undefined) throw new Error(ONLY_THESE)
+  return { algorithm, key, id: typeof jwk.kid === 'string' ? jwk.kid : undefined }
+}
+
+/** A token for one task or for all below a prefix. */
+export const mint = (
+  signing: Uint8Array | SigningKey,
+  { task, prefix, ttlMs, now, issuer, subject }: Minting,
+): Promise<string> => {
+  const { algorithm, key, id }: SigningKey =
+    signing instanceof Uint8Array ? { algorithm: 'HS256', key: signing } : signing
   const isPrefix = task === undefined
   const label = { name: 'estuary.dev/task-name', value: task ?? prefix ?? '', ...(isPrefix && { prefix: true }) }
   const issued = Math.floor(now / 1000)
@@ -221,6 +273,6 @@ export const mint = (key: Uint8Array, { task, prefix, ttlMs, now, issuer, subjec
     iat: issued,
     exp: issued + Math.ceil(ttlMs / 1000),
   })
-    .setProtectedHeader({ alg: 'HS256', typ: 'JWT' })
+    .setProtectedHeader({ alg: algorithm, typ: 'JWT', ...(id !== undefined && { kid: id }) })
     .sign(key)
 }

@@ -1,9 +1,10 @@
 import { once } from 'node:events'
 import { connect as connectHttp2 } from 'node:http2'
 import { connect as connectTcp } from 'node:net'
-import { connect } from 'node:tls'
+import { connect, type TLSSocket } from 'node:tls'
 import fc from 'fast-check'
 import t, { test } from 'tap'
+import { type ClientOptions, WebSocket, WebSocketServer } from 'ws'
 import { taskHash } from '../../src/codec/taskHash.ts'
 import { targetOf } from '../../src/gateway/exposure.ts'
 import { systemClock } from '../../src/net/clock.ts'
@@ -60,6 +61,10 @@ const reached = async (act: () => Promise<unknown>): Promise<boolean> => {
   await act()
   return connector.received.join().length > before[0]! || connector.connections.length > before[1]!
 }
+
+/** The end of a connection, a reset too. */
+const closed = (socket: TLSSocket) =>
+  socket.closed ? undefined : new Promise<void>((resolve) => socket.once('close', () => resolve()))
 
 const bearer = (value: string) => [`Authorization: Bearer ${value}`]
 
@@ -425,6 +430,91 @@ test('a stream ends when its token does', async (t) => {
   silent.close()
 })
 
+test('a stream ends when its token does: on HTTP/2, and after an upgrade to raw bytes', async (t) => {
+  const slow = await scripted((request, socket) => {
+    if (/^upgrade:/im.test(request)) {
+      socket.write('HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nbegun')
+      return undefined
+    }
+    return 'HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nbegun'
+  })
+  const port = slow.address.port
+  const one = await gateway(`{ acmeCo/in: { ports: { ${port}: {} } } }`, { keys: KEYS_TEXT })
+  const short = forge({ cap: 262_154, exp: now() - 3, sel: TASK_LABEL })
+  const long = token()
+  const raw = asked(one, nameOf(port), [...bearer(short), 'Connection: Upgrade', 'Upgrade: websocket'])
+  const session = connectHttp2(`https://${nameOf(port)}:${one.address.port}`, {
+    ca: root.cert,
+    lookup: ((_: string, __: object, found: (error: null, all: object[]) => void) =>
+      found(null, [{ address: '127.0.0.1', family: 4 }])) as never,
+  })
+  const got = (bearerOf: string) => {
+    const stream = session.request({ ':path': '/', authorization: `Bearer ${bearerOf}` })
+    stream.on('error', () => {})
+    return stream
+  }
+  const [ends, lives] = [got(short), got(long)]
+  const begun = Promise.all([ends, lives].map((stream) => once(stream, 'data')))
+  t.match(String(await begun), /begun,begun/)
+  await once(ends, 'close')
+  t.equal(ends.rstCode, 8, 'CANCEL')
+  t.notOk(lives.destroyed, 'the other stream of the connection goes on')
+  t.match(await raw, /^HTTP\/1\.1 101 [\s\S]*begun$/)
+  t.same(one.requests.map(({ version, error }) => `${version} ${error}`).sort(), ['1.1 tokenExpired', '2 tokenExpired'])
+  session.destroy()
+  one.close()
+  slow.close()
+})
+
+test('websockets need no rule on an exposed port, but a token on a private one; a policy can forbid them', async (t) => {
+  const server = new WebSocketServer({ port: 0, host: '127.0.0.1' })
+  await once(server, 'listening')
+  server.on('connection', (socket) => socket.on('message', (data) => socket.send(`${data} too`)))
+  const { port } = server.address() as { port: number }
+  const tasks = (more: string) => `{ acmeCo/in: { ports: { ${port}: { ${more} } } } }`
+  const called = async (to: Gateway, headers: Record<string, string>) => {
+    const socket = new WebSocket(`wss://127.0.0.1:${to.address.port}/`, {
+      servername: nameOf(port),
+      ca: root.cert,
+      headers: { host: nameOf(port), ...headers },
+    } as ClientOptions)
+    const opened = await new Promise<string>((resolve) => {
+      socket.on('open', () => resolve('open')).on('error', ({ message }) => resolve(message))
+    })
+    if (opened !== 'open') return opened
+    socket.send('me')
+    const [said] = (await once(socket, 'message')) as [Buffer]
+    socket.terminate()
+    return `${said}`
+  }
+  const one = await gateway(tasks(''), { keys: KEYS_TEXT })
+  t.match(await called(one, {}), /401/)
+  t.equal(server.clients.size, 0)
+  t.equal(await called(one, { authorization: `Bearer ${token()}` }), 'me too')
+  one.close()
+  const everybody = await gateway(tasks('public: true'))
+  t.equal(await called(everybody, {}), 'me too')
+  everybody.close()
+  const none = await gateway(tasks('public: true'), { rules: 'defaults: { http: { upgrade: { allow: [] } } }' })
+  t.match(await called(none, {}), /500/)
+  none.close()
+  for (const client of server.clients) client.terminate()
+  server.close()
+})
+
+test('a connector that is not there is 503, as clients of such gateways know it', async (t) => {
+  const gone = await scripted(HELLO)
+  gone.close()
+  await once(gone.server, 'close')
+  const port = gone.address.port
+  const one = await gateway(`{ acmeCo/in: { ports: { ${port}: { public: true } } } }`, {
+    rules: 'defaults: { limits: { connect: 50ms } }',
+  })
+  t.match(await asked(one, nameOf(port)), /^HTTP\/1\.1 503 [\s\S]*sluice-error: connect(Failed|Timeout)\r\n/)
+  t.match(one.requests, [{ status: 503 }])
+  one.close()
+})
+
 test('limits of a port: connections and requests', async (t) => {
   const silent = await scripted(() => undefined)
   const port = silent.address.port
@@ -458,6 +548,28 @@ test('what a reload withdraws is gone for open connections too', async (t) => {
   one.use('{}')
   t.equal(await say(), 404)
   socket.destroy()
+  one.close()
+})
+
+test('a reload that takes away a port ends connections that carry its bytes, and no others', async (t) => {
+  const raw = (port: number, more: string) => `${port}: { public: true, ${more} }`
+  const tasks = (...ports: string[]) => `{ acmeCo/in: { ports: { ${ports.join(', ')} } } }`
+  const [taken, kept] = [raw(ECHO, 'protocol: ftp'), raw(GREETER, 'protocol: smtp')]
+  const one: Gateway = await gateway(tasks(taken, kept), { keys: KEYS_TEXT })
+  const ends = await dialled(one, { servername: nameOf(ECHO), ALPNProtocols: ['ftp'] })
+  ends.write('half of it')
+  const lives = await dialled(one, { servername: nameOf(GREETER), ALPNProtocols: ['smtp'] })
+  await once(lives, 'data')
+  while (one.world.ledger.open.size < 2) await new Promise(setImmediate)
+  one.use(tasks(kept))
+  one.world.ledger.recheck()
+  await closed(ends)
+  t.match(one.outcomes, [{ ended: 'policyChanged', exposed: { port: ECHO } }])
+  t.notOk(lives.closed)
+  one.use(tasks(raw(GREETER, 'protocol: lmtp')))
+  one.world.ledger.recheck()
+  await closed(lives)
+  t.match(one.outcomes[1], { ended: 'policyChanged', exposed: { port: GREETER } })
   one.close()
 })
 

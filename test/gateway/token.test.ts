@@ -1,3 +1,4 @@
+import { generateKeyPairSync } from 'node:crypto'
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import fc from 'fast-check'
@@ -85,6 +86,51 @@ test('sluice token mints what the gateway accepts', async (t) => {
   const all = await runCommand(tokenCommand, ['--prefix', 'acmeCo/', '--keys', keys, '--subject', 'me'])
   t.equal(await opened(verifier, all.out.trim(), now, 'acmeCo/x/y'), 'opens')
   t.equal(await opened(verifier, all.out.trim(), now, 'acme'), 403)
+})
+
+test('sluice token signs with private keys, PEM and JWK, and with HS384', async (t) => {
+  const now = Date.now() / 1000
+  const pairs = [generateKeyPairSync('ed25519'), generateKeyPairSync('ec', { namedCurve: 'P-256' })] as const
+  for (const [at, { privateKey, publicKey }] of pairs.entries()) {
+    const jwk = { ...privateKey.export({ format: 'jwk' }), kid: 'mine' }
+    const files = {
+      pem: privateKey.export({ format: 'pem', type: 'pkcs8' }) as string,
+      jwk: JSON.stringify(jwk),
+      jwks: JSON.stringify({ keys: [jwk] }),
+    }
+    const dir = t.testdir(files)
+    const known = JSON.stringify({ keys: [{ ...publicKey.export({ format: 'jwk' }), kid: 'mine' }] })
+    const verifier = createVerifier({ symmetric: [], asymmetric: readJwks(known) })
+    for (const name of Object.keys(files)) {
+      const said = await runCommand(tokenCommand, ['--task', 'acmeCo/in', '--keys', join(dir, name)])
+      t.equal(said.code, 0, `${at} ${name} ${said.err}`)
+      t.equal(await opened(verifier, said.out.trim(), now), 'opens')
+      const header = JSON.parse(Buffer.from(said.out.split('.')[0]!, 'base64url').toString())
+      t.equal(header.alg, at === 0 ? 'EdDSA' : 'ES256')
+    }
+  }
+  const rsa = generateKeyPairSync('rsa', { modulusLength: 2048 }).privateKey
+  const [edPublic] = pairs
+  const wrong = {
+    rsa: rsa.export({ format: 'pem', type: 'pkcs8' }) as string,
+    sec1: pairs[1].privateKey.export({ format: 'pem', type: 'sec1' }) as string,
+    public: JSON.stringify(edPublic.publicKey.export({ format: 'jwk' })),
+    broken: '{"kty":',
+    keys: KEYS_TEXT,
+  }
+  const dir = t.testdir(wrong)
+  for (const [name, says] of [
+    ['rsa', /not a private key for EdDSA/],
+    ['sec1', /not PKCS #8/],
+    ['public', /not a private key for EdDSA/],
+    ['broken', /neither PEM, nor a JSON Web Key, nor base64/],
+  ] as const)
+    t.match(await runCommand(tokenCommand, ['--task', 'a', '--keys', join(dir, name)]), { code: 1, out: '', err: says })
+  const longer = await runCommand(tokenCommand, [
+    ...['--task', 'acmeCo/in', '--algorithm', 'HS384', '--keys', join(dir, 'keys')],
+  ])
+  t.equal(await opened(verifierOf(), longer.out.trim(), now), 'opens')
+  await t.rejects(runCommand(tokenCommand, ['--task', 'a', '--algorithm', 'none']), { message: /--algorithm none/ })
 })
 
 test('sluice token says what it needs', async (t) => {

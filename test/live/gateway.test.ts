@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict'
 import { execFile, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer as createHttp } from 'node:http'
-import { connect, createServer as createTcp, type Server } from 'node:net'
+import { createServer as createTcp, type Server } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { promisify } from 'node:util'
@@ -12,6 +12,7 @@ import { chromium } from 'playwright-core'
 import { test } from 'tap'
 import { mint, readTokenKeys } from '../../src/gateway/token.ts'
 import { gateway, nameOf, root } from '../support/exposed.ts'
+import { up } from '../support/listening.ts'
 import { KEYS_TEXT } from '../support/tokenCases.ts'
 
 /** Exposed ports with clients and servers that other people wrote. */
@@ -81,27 +82,46 @@ test('curl and nghttp on a private port, with and without ALPN and token', async
   connector.close()
 })
 
-test('openssl s_client: -alpn ftp, and a real SMTP server behind a public port', async () => {
+/** A server program on a port of its own, up and listening. */
+const started = async (command: (port: number) => readonly [string, ...string[]]) => {
   const reserved = createTcp()
   const port = await listening(reserved)
   await new Promise((done) => reserved.close(done))
-  const sink = spawn('smtp-sink', ['-u', 'nobody', `127.0.0.1:${port}`, '10'], { stdio: 'ignore' })
-  const isUp = () =>
-    new Promise<boolean>((done) => {
-      const socket = connect({ host: '127.0.0.1', port }, () => {
-        socket.destroy()
-        done(true)
-      })
-      socket.on('error', () => done(false))
-    })
-  for (let tries = 0; !(await isUp()); tries++) {
-    assert.ok(tries < 1000, 'smtp-sink listens')
-    await new Promise((done) => setTimeout(done, 10))
-  }
-  const gate = await gateway(`{ acmeCo/in: { ports: { ${port}: { public: true, protocol: ftp } } } }`)
-  const sClient = (said: string, ...args: string[]) =>
+  const [program, ...args] = command(port)
+  const child = spawn(program, args, { stdio: 'ignore' })
+  await up(port)
+  return { port, stop: () => child.kill() }
+}
+
+test('openssl s_client -alpn ftp: real FTP and SMTP servers behind public ports', async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'sluice-ftp-'))
+  mkdirSync(join(folder, 'empty'))
+  chmodSync(folder, 0o755)
+  const settings = (port: number) => ({
+    listen: 'YES',
+    background: 'NO',
+    listen_address: '127.0.0.1',
+    listen_port: port,
+    anonymous_enable: 'YES',
+    local_enable: 'NO',
+    ftp_username: 'daemon', // one whose home exists
+    anon_root: folder,
+    secure_chroot_dir: join(folder, 'empty'),
+    seccomp_sandbox: 'NO',
+    xferlog_enable: 'NO',
+    ftpd_banner: 'vsftpd of the connector',
+  })
+  const ftp = await started((port) => {
+    const lines = Object.entries(settings(port)).map(([name, value]) => `${name}=${value}\n`)
+    writeFileSync(join(folder, 'conf'), lines.join(''))
+    return ['/usr/sbin/vsftpd', join(folder, 'conf')]
+  })
+  const smtp = await started((port) => ['smtp-sink', '-u', 'nobody', `127.0.0.1:${port}`, '10'])
+  const ports = [ftp, smtp].map(({ port }) => `${port}: { public: true, protocol: ftp }`)
+  const gate = await gateway(`{ acmeCo/in: { ports: { ${ports.join(', ')} } } }`)
+  const sClient = (to: number, said: string, ...args: string[]) =>
     new Promise<string>((done) => {
-      const all = ['s_client', '-connect', `127.0.0.1:${gate.address.port}`, '-servername', nameOf(port)]
+      const all = ['s_client', '-connect', `127.0.0.1:${gate.address.port}`, '-servername', nameOf(to)]
       const child = spawn('openssl', [...all, '-CAfile', root.certPath, '-ign_eof', '-crlf', ...args])
       let text = ''
       const hear = (chunk: Buffer) => {
@@ -114,13 +134,17 @@ test('openssl s_client: -alpn ftp, and a real SMTP server behind a public port',
       child.stdin.on('error', () => {})
       child.on('close', () => done(text))
     })
-  const spoken = await sClient('HELO me\nQUIT\n', '-alpn', 'ftp')
-  assert.match(spoken, /ALPN protocol: ftp/)
-  assert.match(spoken, /^220 [\s\S]*^250 [\s\S]*^221 /m)
-  assert.match(await sClient('QUIT\n'), /No ALPN negotiated[\s\S]*^221 /m)
-  assert.match(await sClient('', '-alpn', 'h2'), /no application protocol/)
+  const byFtp = await sClient(ftp.port, 'USER anonymous\nPASS me@example.test\nPWD\nQUIT\n', '-alpn', 'ftp')
+  assert.match(byFtp, /ALPN protocol: ftp/)
+  assert.match(byFtp, /^220 vsftpd of the connector[\s\S]*^331 [\s\S]*^230 [\s\S]*^257 "\/"[\s\S]*^221 /m)
+  const bySmtp = await sClient(smtp.port, 'HELO me\nQUIT\n', '-alpn', 'ftp')
+  assert.match(bySmtp, /^220 [\s\S]*^250 [\s\S]*^221 /m)
+  assert.match(await sClient(smtp.port, 'QUIT\n'), /No ALPN negotiated[\s\S]*^221 /m)
+  assert.match(await sClient(ftp.port, '', '-alpn', 'h2'), /no application protocol/)
   gate.close()
-  sink.kill()
+  ftp.stop()
+  smtp.stop()
+  rmSync(folder, { recursive: true, force: true })
 })
 
 test('grpc-js on a private port whose label says h2, to a gRPC server in the clear', async () => {
