@@ -200,7 +200,7 @@ const serve = async (
     countReload = countProcess(metrics, { ...world, recorder, time: systemClock.time })
     const warn = (message: string) => log.warn(message)
     const opened = (it: Listening) => void listening.push(it)
-    callback = await callbackFor(sections, tls, io, log)
+    callback = await callbackFor(sections, tls, io, log, metrics)
     const asked = callbackOf(sections).map((options) => ({ ...options, ...(callback && { serve: callback.serve }) }))
     const wanted = [...listenersOf(sections), ...exposed.listeners, ...asked].map((options) => ({
       ...options,
@@ -272,10 +272,15 @@ const callbackFor = async (
   tls: TlsWorld,
   { env }: Io,
   log: Log,
+  metrics: Metrics,
 ): Promise<Callback | undefined> => {
   if (!section.enable) return undefined
   const { openCallback } = await import('./callback/openCallback.ts')
-  return openCallback({ section, env, clock: systemClock, tls, log })
+  const { countCallback } = await import('./callback/metrics.ts')
+  const { events, watch } = countCallback(metrics)
+  const callback = await openCallback({ section, env, clock: systemClock, tls, log, events })
+  watch(callback)
+  return callback
 }
 
 const listed = (listening: readonly Listening[]): string =>

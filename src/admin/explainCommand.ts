@@ -5,6 +5,7 @@ import type { Facts } from '../policy/facts.ts'
 import type { Policy } from '../policy/policy.ts'
 import type { RuleRef } from '../policy/verdict.ts'
 import { written } from '../policy/written.ts'
+import { channelRules } from './channels.ts'
 import { configPaths } from './configPaths.ts'
 import { FACT_OPTIONS, factsFromFlags, factsText } from './explainFacts.ts'
 import { loadPolicy, problemsOf } from './livePolicy.ts'
@@ -42,7 +43,7 @@ export const explainCommand: Command = {
     io.out(
       args.values.json === true
         ? `${JSON.stringify(asJson(facts, explanation, answers))}\n`
-        : asText(facts, explanation, answers),
+        : asText(policy, facts, explanation, answers),
     )
     return expected === undefined || expected === outcomeOf(answers) ? 0 : 1
   },
@@ -51,7 +52,7 @@ export const explainCommand: Command = {
 /** The answer to `explain` in words. */
 export const explanation = (policy: Policy, facts: Facts): string => {
   const explained = explain(policy, facts)
-  return asText(facts, explained, answersOf(policy, explained.verdict))
+  return asText(policy, facts, explained, answersOf(policy, explained.verdict))
 }
 
 const policyFrom = async (paths: readonly string[], io: Io): Promise<Policy | undefined> => {
@@ -80,7 +81,7 @@ const IS = {
 /** What HTTP is by itself fills a page: of it only what the document decides is told. */
 const isWorthTelling = ({ key, by }: AspectAnswer): boolean => !key.startsWith('http.') || by.file !== ''
 
-const asText = (facts: Facts, { rules, dryRun }: Explanation, all: readonly AspectAnswer[]): string => {
+const asText = (policy: Policy, facts: Facts, { rules, dryRun }: Explanation, all: readonly AspectAnswer[]): string => {
   const answers = all.filter(isWorthTelling)
   const untold = all.length - answers.length
   const width = Math.max(...answers.map(({ key }) => key.length))
@@ -92,9 +93,9 @@ const asText = (facts: Facts, { rules, dryRun }: Explanation, all: readonly Aspe
   const note = `  and ${untold} settings for HTTP as built in: sluice check --defaults`
   const trial = dryRun.map(({ after }) => `dry run: ${after.key}: ${written(after.written)} by ${where(after.by)}`)
   const outcome = { allow: 'allowed', deny: 'denied', waits: 'not decided yet' }[outcomeOf(answers)]
-  return [factsText(facts), '', ...rules.flatMap(ruleText), `verdict: ${outcome}`, ...lines, note, ...trial, ''].join(
-    '\n',
-  )
+  const channel = channelRules(policy, facts)
+  const told = [`verdict: ${outcome}`, ...lines, note, ...trial, ...(channel === undefined ? [] : [channel])]
+  return [factsText(facts), '', ...rules.flatMap(ruleText), ...told, ''].join('\n')
 }
 
 const ruleText = ({ rule, matches, conditions, says }: RuleExplained): string[] => [

@@ -56,7 +56,8 @@ export const openAdmin = async ({
     notReady: () => [...(ledger.draining ? ['it is draining'] : []), ...(tls ? missingCertificates(tls) : [])],
     shutdown: admin.shutdown ? shutdown : undefined,
   })
-  const page = pageRoutes({ ledger, policy, pulse: createPulse(ledger, clock, warnings), time: clock.time, version })
+  const pulse = createPulse(ledger, clock, warnings)
+  const page = pageRoutes({ ledger, policy, pulse, time: clock.time, version, channels: () => world.channels })
   const captures = captureRoutes(recorder, admin.captures, version)
   const routes = {
     ...state,

@@ -1,6 +1,7 @@
 import { readFile } from 'node:fs/promises'
 import type { ServerResponse } from 'node:http'
 import { fileURLToPath } from 'node:url'
+import type { Channels } from '../forward/channels.ts'
 import { parseCommand, UsageError } from '../net/commandLine.ts'
 import type { Policy } from '../policy/policy.ts'
 import type { Ledger } from '../telemetry/ledger.ts'
@@ -8,6 +9,7 @@ import type { Life } from '../telemetry/life.ts'
 import type { RequestOutcome } from '../telemetry/outcome.ts'
 import type { Pulse } from '../telemetry/pulse.ts'
 import { feed } from '../telemetry/stream.ts'
+import { channelRoutes, channelsNow } from './channels.ts'
 import { explainCommand, explanation } from './explainCommand.ts'
 import { factsFromFlags } from './explainFacts.ts'
 import { type AdminRoutes, json, text, type WholeAnswer } from './server.ts'
@@ -20,12 +22,14 @@ export interface PageWorld {
   /** Milliseconds since 1970. */
   readonly time: () => number
   readonly version: string
+  readonly channels?: () => Channels | undefined
 }
 
 const FILES: Readonly<Record<string, readonly [file: string, type: string]>> = {
   '/': ['index.html', 'text/html; charset=utf-8'],
   '/page/page.css': ['page.css', 'text/css'],
   '/page/page.js': ['page.js', 'text/javascript'],
+  '/page/channels.js': ['channels.js', 'text/javascript'],
   '/page/vendor/uPlot.iife.min.js': ['vendor/uPlot.iife.min.js', 'text/javascript'],
   '/page/vendor/uPlot.min.css': ['vendor/uPlot.min.css', 'text/css'],
 }
@@ -36,12 +40,16 @@ const LIVE_MAX = 200 // rows of open connections a tick brings up to date; the p
 /** The live page: static files, a stream of events, the policy with hits, and explain as a form. */
 export const pageRoutes = (world: PageWorld): AdminRoutes => ({
   ...Object.fromEntries(Object.entries(FILES).map(([path, [file, type]]) => [`GET ${path}`, () => asset(file, type)])),
+  ...channelRoutes(() => world.channels?.()),
   'GET /page/events': () => (response) => stream(response, world),
   'GET /page/policy.json': async () => json(200, await documents(world)),
   'GET /page/explain': ({ url }) => {
     const flags = [...url.searchParams].flatMap(([name, value]) => [`--${name}=${value}`])
     try {
-      return text(200, explanation(world.policy(), factsFromFlags(parseCommand(explainCommand, flags))))
+      const policy = world.policy()
+      const facts = factsFromFlags(parseCommand(explainCommand, flags))
+      const now = channelsNow(policy, facts, world.channels?.()?.views() ?? [])
+      return text(200, `${explanation(policy, facts)}${now}`)
     } catch (error) {
       if (error instanceof UsageError) return text(400, `${error.message}\n`)
       throw error

@@ -1,6 +1,6 @@
 import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
-import type { Channels } from '../forward/channels.ts'
+import type { Channels, ChannelView } from '../forward/channels.ts'
 import { type TlsWorld, trustName } from '../forward/tlsWorld.ts'
 import { formatAddress, isLoopback } from '../net/address.ts'
 import type { Clock } from '../net/clock.ts'
@@ -10,6 +10,7 @@ import type { Policy } from '../policy/policy.ts'
 import type { World } from '../proxy.ts'
 import type { Log } from '../telemetry/log.ts'
 import type { Outcome } from '../telemetry/outcome.ts'
+import type { Channel } from './channel.ts'
 import { connectText, createDoor, type Door, type DoorEvents } from './door.ts'
 import { createEndpoint } from './endpoint.ts'
 import { createRegistry, type Registry } from './registry.ts'
@@ -100,8 +101,22 @@ export const openCallback = async ({ section, env, clock, tls, log, events }: Ca
   const { appId, maxMessage: messageBytesMax } = section
   const budget = { bytes: 0, bytesMax: BODIES_MAX * messageBytesMax }
   const serve = createEndpoint({ door, token, appId, messageBytesMax, budget, unauthenticated }, secure)
-  return { channels: registry, registry, door, serve, close: door.close }
+  const channels = { ...registry, views: () => door.channels().map((channel) => viewOf(channel, registry)) }
+  return { channels, registry, door, serve, close: door.close }
 }
+
+const viewOf = (channel: Channel, registry: Registry): ChannelView => ({
+  ...channel.channel,
+  app: channel.peer.app,
+  state: channel.state,
+  isNext: registry.next(channel.peer.app) === channel,
+  isOurs: channel.peer.isOurs,
+  identity: channel.peer.identity ?? null,
+  inFlight: channel.load,
+  calls: channel.calls,
+  pingsMissed: channel.missed,
+  openedAt: channel.openedAt,
+})
 
 const ENDS = {
   left: 'the app left it',

@@ -16,7 +16,7 @@ export interface RegistryOptions {
 }
 
 /** Every channel, by the app at its other end. */
-export interface Registry extends Channels {
+export interface Registry extends Omit<Channels, 'views'> {
   readonly add: (channel: Channel) => void
   readonly remove: (channel: Channel) => void
   /** There may be more room on it than before. */
@@ -25,6 +25,8 @@ export interface Registry extends Channels {
   readonly list: (app?: string) => readonly Channel[]
   /** Calls that wait for a channel of this app. */
   readonly waiting: (app: string) => number
+  /** The same for every app for which some do. */
+  readonly allWaiting: () => readonly (readonly [app: string, calls: number])[]
   /** The channel that the next call of an app would go to. */
   readonly next: (app: string) => Channel | undefined
 }
@@ -142,6 +144,7 @@ export const createRegistry = ({ clock, pick, waitMs, pendingMax }: RegistryOpti
         ? [...apps.values()].flatMap(({ channels }) => [...channels])
         : [...(apps.get(name)?.channels ?? [])],
     waiting: (name) => apps.get(name)?.waiting.length ?? 0,
+    allWaiting: () => [...apps].map(([name, { waiting }]) => [name, waiting.length] as const),
     next: (name) => find(name, ANY),
   }
 }

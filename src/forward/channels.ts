@@ -19,6 +19,26 @@ export interface Channels {
   readonly acquire: (app: string, waiter: Waiter) => () => void
   /** A stream through a channel for bytes that are not HTTP; `to` is what the client meant. Rejects with such codes. */
   readonly tunnel: (app: string, to: Address, signal: AbortSignal) => Promise<Tunnel>
+  /** Every channel there is, for people. */
+  readonly views: () => readonly ChannelView[]
+}
+
+/** One channel as people see it. */
+export interface ChannelView extends ChannelName {
+  readonly app: string
+  /** opening: it has not pinged yet; leaving: it takes no new calls. */
+  readonly state: 'opening' | 'up' | 'leaving' | 'gone'
+  /** The next call of its app would go here. */
+  readonly isNext: boolean
+  /** Of our own SDK: it proved by its nonce that it is the one that asked, and takes TCP as well. */
+  readonly isOurs: boolean
+  /** By its certificate, where apps must show one. */
+  readonly identity: string | null
+  readonly inFlight: number
+  readonly calls: number
+  readonly pingsMissed: number
+  /** Milliseconds since 1970. */
+  readonly openedAt: number
 }
 
 /** Bytes both ways, and the channel that carries them. */

@@ -13,8 +13,8 @@ import { connect, type Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import type { Test } from 'tap'
 import { listen } from '../../src/accept/listen.ts'
-import type { Channel, ChannelEnd } from '../../src/callback/channel.ts'
-import type { ConnectResult } from '../../src/callback/door.ts'
+import type { ChannelEnd } from '../../src/callback/channel.ts'
+import type { DoorEvents } from '../../src/callback/door.ts'
 import { type Callback, type CallbackOptions, openCallback } from '../../src/callback/openCallback.ts'
 import { CHANNEL_MAGIC, PING_PATH } from '../../src/callback/wire.ts'
 import { callbackOf } from '../../src/config.ts'
@@ -47,6 +47,7 @@ export interface HostOptions {
   readonly env?: CallbackOptions['env']
   readonly clock?: CallbackOptions['clock']
   readonly tls?: CallbackOptions['tls']
+  readonly events?: DoorEvents
 }
 
 /** Everything goes to the app. */
@@ -54,7 +55,7 @@ export const TO_ORDERS = 'defaults: { upstream: { channel: orders } }'
 
 /** Starts one. */
 export const callbackHost = async (t: Test, options: HostOptions = {}): Promise<Host> => {
-  const { clock = systemClock, env = {}, tls } = options
+  const { clock = systemClock, env = {}, tls, events } = options
   const section = `callback: { enable: true, address: "${options.host ?? '127.0.0.1'}:0", appId: orders${options.section ? `, ${options.section}` : ''} }`
   const text = `${section}\n${options.policy ?? TO_ORDERS}`
   const { sections } = policyOf(text)
@@ -68,8 +69,15 @@ export const callbackHost = async (t: Test, options: HostOptions = {}): Promise<
     tls,
     log: { info: (line) => void logged.push(line), warn: (line) => void logged.push(line) },
     events: {
-      connected: (app, result: ConnectResult) => void connects.push(`${app} ${result}`),
-      ended: (_: Channel, why) => void ends.push(why),
+      connected: (app, result, from) => {
+        connects.push(`${app} ${result}`)
+        events?.connected(app, result, from)
+      },
+      ended: (channel, why, error) => {
+        ends.push(why)
+        events?.ended(channel, why, error)
+      },
+      pingMissed: (channel) => events?.pingMissed(channel),
     },
   })
   const sluice = await front({ host: '192.0.2.1', port: 80 }, text, {
