@@ -31,38 +31,40 @@ export const openChannel = async (reached: ReachedProxy, opening: Opening, stop:
   const host = reached.socket.remoteAddress ?? proxy.host
   const own: Duplex[] = [reached.socket]
   let channel: Opened | undefined
-  const asking = limited(clock, timing.dialMs, stop)
+  const over = new AbortController()
+  const limit = (ms: number) => limited(clock, ms, stop, over.signal)
   try {
-    const token = await opening.token()
+    const asking = limit(timing.dialMs)
+    const token = await tokenOf(opening)
+    if (token instanceof Error) return failed(`the token cannot be had: ${token.message}`)
     const api = tls === undefined ? reached.socket : await secured(reached.socket, tls, proxy.host, asking.signal)
-    if (typeof api === 'string') return failed(`TLS to the proxy failed: ${api}`)
+    if (typeof api === 'string') return failed(`TLS to the proxy failed: ${api}`, asking.signal.aborted)
     own.push(api)
     const answer = await askForChannel(
       api,
       { scheme: tls === undefined ? 'http' : 'https', authority: formatAddress(proxy), appId: opening.appId, token },
       asking.signal,
     )
-    asking.over()
     if (answer.is === 'refused') return failed(answer.because, !answer.heard)
 
-    const dialling = limited(clock, timing.dialMs, stop)
+    const dialling = limit(timing.dialMs)
     const at = { host, port: answer.answer.port }
     const plain = await dialled(at, dialling.signal)
-    if (typeof plain === 'string') return failed(`the channel at ${formatAddress(at)} cannot be reached: ${plain}`)
+    const tooLong = () => dialling.signal.aborted
+    if (typeof plain === 'string')
+      return failed(`the channel at ${formatAddress(at)} cannot be reached: ${plain}`, tooLong())
     const dial = tls === undefined ? plain : await secured(plain, tls, proxy.host, dialling.signal)
-    dialling.over()
-    if (typeof dial === 'string') return failed(`TLS on the channel failed: ${dial}`)
+    if (typeof dial === 'string') return failed(`TLS on the channel failed: ${dial}`, tooLong())
     if (answer.answer.nonce) await written(dial, Buffer.concat([CHANNEL_MAGIC, answer.answer.nonce]))
     answer.release()
     if (dial.destroyed) return failed('the channel was closed at once')
     const served = serveChannel(dial, { handle: opening.handle, clock, timing, bytesRead: () => plain.bytesRead })
-    const pinging = limited(clock, timing.firstPingMs, stop)
+    const pinging = limit(timing.firstPingMs)
     const first = await Promise.race([
       served.pinged.then(() => 'pinged' as const),
       served.channel.ended,
       pinging.fired.then(() => 'fired' as const),
     ])
-    pinging.over()
     if (first === 'pinged') {
       channel = { is: 'channel', channel: served.channel }
       return channel
@@ -72,18 +74,25 @@ export const openChannel = async (reached: ReachedProxy, opening: Opening, stop:
       ? failed('the proxy did not open Ping on the channel', true)
       : failed(`the channel ended before its Ping: ${first}`)
   } finally {
-    asking.over()
+    over.abort()
     if (channel === undefined) for (const each of own) each.destroy()
   }
 }
 
-/** A signal that fires after so many milliseconds, or with the other one. */
-const limited = (clock: Clock, ms: number, stop: AbortSignal) => {
+const tokenOf = async ({ token }: Opening): Promise<string | undefined | Error> => {
+  try {
+    return await token()
+  } catch (error) {
+    return error instanceof Error ? error : new Error(String(error)) // the app's own function
+  }
+}
+
+/** A signal that fires after so many milliseconds, or with `stop`; no more once it is over. */
+const limited = (clock: Clock, ms: number, stop: AbortSignal, over: AbortSignal) => {
   const limit = new AbortController()
-  const over = new AbortController()
   const fired = new Promise<void>((resolve) => limit.signal.addEventListener('abort', () => resolve()))
-  void pause(clock, ms, AbortSignal.any([stop, over.signal])).then(() => over.signal.aborted || limit.abort())
-  return { signal: limit.signal, fired, over: () => over.abort() }
+  void pause(clock, ms, AbortSignal.any([stop, over])).then(() => over.aborted || limit.abort())
+  return { signal: limit.signal, fired }
 }
 
 /** A TCP connection, or what went wrong. */

@@ -64,16 +64,20 @@ export const serveChannel = (connection: Duplex, { handle, clock, timing, bytesR
   let isLeaving = false
   let isLeft = false
 
-  const stopBeating = heartbeat({
-    clock,
-    periodMs: timing.pingMs,
-    beat: () => beat(session),
-    heard: bytesRead,
-    dead: () => {
-      because = 'the proxy is silent: two PINGs were not answered'
-      session.destroy()
-    },
-  })
+  let stopBeating = () => {}
+  /** From the first Ping on: until then there is the limit for that. */
+  const startBeating = () => {
+    stopBeating = heartbeat({
+      clock,
+      periodMs: timing.pingMs,
+      beat: () => beat(session),
+      heard: bytesRead,
+      dead: () => {
+        because = 'the proxy is silent: two PINGs were not answered'
+        session.destroy()
+      },
+    })
+  }
 
   const settle = () => {
     if (!isLeft || calls > 0) return
@@ -87,6 +91,10 @@ export const serveChannel = (connection: Duplex, { handle, clock, timing, bytesR
   const streamOpened = (stream: ServerHttp2Stream, headers: IncomingHttpHeaders, flags: number, raw: unknown) => {
     if (headers[':path'] === PING_PATH) {
       const ping = answerPing(stream, clock, timing.pingMs, pingEnded)
+      if (pings.size === 0) {
+        stopBeating()
+        startBeating()
+      }
       pings.add(ping)
       stream.once('close', () => pings.delete(ping))
       beat(session, () => pinged.settle()) // its answer shows that the proxy has our first message, and knows of us
