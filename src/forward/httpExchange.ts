@@ -9,9 +9,9 @@ import { Choosing, causeOf } from './choosing.ts'
 import type { Answer, Asking, Fields, GivenUp, RequestHead, ResponseHead, Upstream, Why } from './exchange.ts'
 import * as change from './fields.ts'
 import type { HttpSettings } from './httpSettings.ts'
-import type { Idling } from './httpState.ts'
+import { type Idling, unwatched } from './httpState.ts'
 import { type Cause, isGrpc, reply, upgradeRefused } from './reply.ts'
-import { loggedFieldsOf } from './requestFacts.ts'
+import { noteKnown, noteLoggedFields, type Writable } from './requestFacts.ts'
 import { backoffMs, IDEMPOTENT, isRepeatable } from './retry.ts'
 import type { Router } from './route.ts'
 
@@ -66,6 +66,7 @@ export class HttpExchange implements Asking, Idling {
   #choosing: Choosing | undefined
   #headMs: number | undefined
   moves = 0
+  readonly watched = unwatched()
 
   constructor(router: Router, head: RequestHead, last: boolean, answer: Answer, settings: HttpSettings) {
     this.#router = router
@@ -466,13 +467,14 @@ export class HttpExchange implements Asking, Idling {
     // An upstream that answered without waiting for the rest of the request will not get it.
     if (!this.#requestDone) this.#drop(0)
     this.#attempt?.giveUp()
-    this.#trace?.end(this.#outcome(cause))
-    this.#router.finished(this, cause, () => this.#outcome(cause))
+    this.#trace?.end(this.outcome(cause))
+    this.#router.finished(this, cause)
   }
 
-  #outcome(cause: string | undefined): RequestOutcome {
+  /** The one record of it, as it is now; `cause`: why it ended otherwise than well. */
+  outcome(cause: string | undefined): RequestOutcome {
     const { method, authority, target, version } = this.#asked
-    return {
+    const outcome: Writable<RequestOutcome> = {
       method,
       authority,
       target,
@@ -482,14 +484,15 @@ export class HttpExchange implements Asking, Idling {
       bytes: { sent: this.#sent, received: this.#received },
       ms: this.#router.clock.now() - this.#startedAt,
       rules: this.#settings.rules(),
-      ...(this.#headMs !== undefined && { headMs: this.#headMs }),
-      ...(this.#grpcStatus !== undefined && { grpcStatus: this.#grpcStatus }),
-      ...(this.#address !== undefined && { upstream: this.#address }),
-      ...(this.#choosing?.name !== undefined && { name: this.#choosing.name }),
-      ...(this.#channel !== undefined && { upstream: this.#channel.peer, channel: this.#channel.name }),
-      ...(this.#head.upgrade !== undefined && { upgrade: this.#head.upgrade }),
-      ...(cause !== undefined && { error: cause }),
-      ...loggedFieldsOf(this.#asked),
     }
+    noteKnown(outcome, 'headMs', this.#headMs)
+    noteKnown(outcome, 'grpcStatus', this.#grpcStatus)
+    noteKnown(outcome, 'upstream', this.#channel?.peer ?? this.#address)
+    noteKnown(outcome, 'name', this.#choosing?.name)
+    noteKnown(outcome, 'channel', this.#channel?.name)
+    noteKnown(outcome, 'upgrade', this.#head.upgrade)
+    noteKnown(outcome, 'error', cause)
+    noteLoggedFields(outcome, this.#asked.fields)
+    return outcome
   }
 }

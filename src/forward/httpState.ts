@@ -127,21 +127,35 @@ export class Budgets {
   }
 }
 
-/** What can be idle for too long. */
+/** What can be idle for too long. Its place in a row is kept in itself: a Set costs more than all else that moves. */
 export interface Idling {
   /** How often something moved, ever: a number that changes. */
   readonly moves: number
   readonly idleMs: number
   idled(): void
+  /** Set by the watch alone. */
+  readonly watched: Watched
 }
+
+/** A place in the row of an IdleWatch. */
+export interface Watched {
+  next: Idling | undefined
+  previous: Idling | undefined
+  /** What was seen when it was last found to have moved; -1: nothing yet. */
+  moves: number
+  since: number
+  isIn: boolean
+}
+
+/** A place in no row yet. */
+export const unwatched = (): Watched => ({ next: undefined, previous: undefined, moves: -1, since: 0, isIn: false })
 
 const WATCH_MS = 1000
 
 /** Finds what has not moved for long, by looking once a second: so that moving costs nothing. */
 export class IdleWatch {
   readonly #clock: Clock
-  readonly #watched = new Map<Idling, { moves: number; since: number }>()
-  readonly #fresh = new Set<Idling>()
+  #first: Idling | undefined
   #isLooking = false
 
   constructor(clock: Clock) {
@@ -149,31 +163,42 @@ export class IdleWatch {
   }
 
   add(it: Idling) {
-    this.#fresh.add(it)
+    const first = this.#first
+    it.watched.isIn = true
+    it.watched.next = first
+    if (first !== undefined) first.watched.previous = it
+    this.#first = it
     if (this.#isLooking) return
     this.#isLooking = true
     this.#clock.after(WATCH_MS, () => this.#look())
   }
 
-  remove(it: Idling) {
-    if (!this.#fresh.delete(it)) this.#watched.delete(it)
+  remove({ watched }: Idling) {
+    if (!watched.isIn) return
+    const { next, previous } = watched
+    watched.isIn = false
+    if (previous === undefined) this.#first = next
+    else previous.watched.next = next
+    if (next !== undefined) next.watched.previous = previous
+    watched.next = undefined
+    watched.previous = undefined
   }
 
   #look() {
     const now = this.#clock.now()
-    for (const [it, seen] of this.#watched) {
-      if (seen.moves !== it.moves) {
-        seen.moves = it.moves
-        seen.since = now
-      } else if (now - seen.since >= it.idleMs) {
-        this.#watched.delete(it)
-        it.idled()
-      }
+    const idle: Idling[] = []
+    for (let it = this.#first; it !== undefined; it = it.watched.next) {
+      const { watched } = it
+      if (watched.moves !== it.moves) {
+        watched.moves = it.moves
+        watched.since = now
+      } else if (now - watched.since >= it.idleMs) idle.push(it)
     }
-    // Most requests are over before they are looked at for the first time.
-    for (const it of this.#fresh) this.#watched.set(it, { moves: it.moves, since: now })
-    this.#fresh.clear()
-    this.#isLooking = this.#watched.size > 0
+    for (const it of idle) {
+      this.remove(it)
+      it.idled()
+    }
+    this.#isLooking = this.#first !== undefined
     if (this.#isLooking) this.#clock.after(WATCH_MS, () => this.#look())
   }
 }

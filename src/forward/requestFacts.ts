@@ -11,21 +11,48 @@ export const requestFactsOf = (head: RequestHead): RequestFacts => ({
   header: (name) => valuesOf(head.fields, name),
 })
 
-/** What the log says of a request beside its line. */
-export const loggedFieldsOf = (
-  head: RequestHead,
-): Pick<RequestOutcome, 'userAgent' | 'referer' | 'requestId' | 'traceId'> => {
-  const header = (name: string) => valuesOf(head.fields, name)
-  const [userAgent] = header('user-agent')
-  const [referer] = header('referer')
-  const [requestId] = header('x-request-id')
-  const traceId = header('traceparent')[0]?.split('-')[1] ?? header('x-b3-traceid')[0]
-  return {
-    ...(userAgent !== undefined && { userAgent }),
-    ...(referer !== undefined && { referer }),
-    ...(requestId !== undefined && { requestId }),
-    ...(traceId !== undefined && { traceId }),
+export type Writable<T> = { -readonly [K in keyof T]: T[K] }
+
+/** Writes what is known; to spread what may be there costs more than the rest of a request's telemetry. */
+export const noteKnown = <K extends keyof RequestOutcome>(
+  into: Writable<RequestOutcome>,
+  key: K,
+  value: RequestOutcome[K] | undefined,
+): void => {
+  if (value !== undefined) into[key] = value
+}
+
+/** What the log says of a request beside its line: the first field of each name, and of traceparent the trace. */
+export const noteLoggedFields = (
+  into: { -readonly [K in 'userAgent' | 'referer' | 'requestId' | 'traceId']?: string },
+  fields: readonly string[],
+): void => {
+  let trace: string | undefined
+  let b3: string | undefined
+  for (let i = 0; i < fields.length; i += 2) {
+    const field = fields[i]!
+    const { length } = field
+    if (length !== 7 && (length < 10 || length > 12)) continue
+    const value = fields[i + 1]!
+    switch (field.toLowerCase()) {
+      case 'user-agent':
+        into.userAgent ??= value
+        break
+      case 'referer':
+        into.referer ??= value
+        break
+      case 'x-request-id':
+        into.requestId ??= value
+        break
+      case 'traceparent':
+        trace ??= value
+        break
+      case 'x-b3-traceid':
+        b3 ??= value
+    }
   }
+  const traceId = trace?.split('-')[1] ?? b3
+  if (traceId !== undefined) into.traceId = traceId
 }
 
 /** The same request with an `x-request-id` of ours, where it came without. */

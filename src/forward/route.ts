@@ -9,7 +9,6 @@ import type { ProtocolError } from '../net/protocolError.ts'
 import { decide, narrow } from '../policy/decide.ts'
 import type { Policy } from '../policy/policy.ts'
 import { settled } from '../policy/verdict.ts'
-import type { RequestOutcome } from '../telemetry/outcome.ts'
 import type { RequestTrace } from '../telemetry/traces.ts'
 import { announcing } from './announce.ts'
 import type { Attempt } from './attempt.ts'
@@ -124,12 +123,13 @@ export class Router {
   }
 
   /** Tells the telemetry, if anybody listens. */
-  finished(exchange: HttpExchange, _cause: string | undefined, outcome: () => RequestOutcome) {
+  finished(exchange: HttpExchange, cause: string | undefined) {
     this.open--
     const { life } = this.#plan
     if (!life.hearsRequests) return
     const trials = this.#trials?.get(exchange)
-    life.requested(trials === undefined ? outcome() : { ...outcome(), ...trials })
+    const outcome = exchange.outcome(cause)
+    life.requested(trials === undefined ? outcome : { ...outcome, ...trials })
   }
 
   /** Asks what is watched before it counts, if anything is, what it would make of a request. */

@@ -61,8 +61,10 @@ export const createLedger = (clock: Clock): Ledger => {
   const countHearers: ((alike: Alike, ms: number, bytes: Outcome['bytes']) => void)[] = []
   const requestHearers = new Set<(request: RequestOutcome, life: Life) => void>()
   const requested = (life: Life, request: RequestOutcome) => {
-    const { target, referer } = request
-    const shown = { ...request, target: redactedTarget(target), ...(referer && { referer: redactedTarget(referer) }) }
+    const target = redactedTarget(request.target)
+    const referer = request.referer && redactedTarget(request.referer)
+    const isShown = target === request.target && referer === request.referer
+    const shown = isShown ? request : { ...request, target, ...(referer && { referer }) }
     for (const hear of requestHearers) hear(shown, life)
   }
   let born = 0

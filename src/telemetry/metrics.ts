@@ -2,7 +2,7 @@ import { Counter, collectDefaultMetrics, Gauge, Registry } from 'prom-client'
 import type { Direction } from '../net/connection.ts'
 import { labelBudget } from './labelBudget.ts'
 import { type Alike, type Ledger, merely } from './ledger.ts'
-import type { Outcome } from './outcome.ts'
+import type { Outcome, RequestOutcome } from './outcome.ts'
 import { createTally, type Series } from './tally.ts'
 
 /** One metric: its name without the prefix, its labels, and what it says. `docs/metrics.md` is checked against it. */
@@ -148,11 +148,20 @@ interface AlikeRequests {
   requests: number
 }
 
+/** How often a rule decided an aspect of requests; read at each scrape, too. */
+interface Decided {
+  readonly labels: { readonly rule: string; readonly aspect: string }
+  times: number
+}
+
+const VERSIONS: readonly string[] = ['1.0', '1.1', '2']
+
 /** Counts every HTTP request by its Outcome. */
 export const countRequests = (metrics: Metrics, ledger: Ledger): void => {
   const rule = labelBudget(RULES_MAX)
   const cause = labelBudget(CODES_MAX)
-  const kinds = new Map<string, AlikeRequests>()
+  const kinds: AlikeRequests[] = []
+  const byStatus: Partial<Record<Direction, (AlikeRequests | undefined)[]>> = {}
   const bytes = { inbound: { sent: 0, received: 0 }, outbound: { sent: 0, received: 0 } }
   const duration = seriesBy(
     metrics,
@@ -168,15 +177,16 @@ export const countRequests = (metrics: Metrics, ledger: Ledger): void => {
   )
   const alike = (direction: Direction, version: string, status: number): AlikeRequests => {
     const group = Math.floor(status / 100)
-    const key = `${direction} ${version} ${group}`
-    let found = kinds.get(key)
-    if (found === undefined) {
-      const labels = { direction, version, class: `${group}xx` }
-      const series = { duration: duration({ direction, class: labels.class }), waiting: waiting({ direction }) }
-      found = { labels, ...series, requests: 0 }
-      kinds.set(key, found)
-    }
-    return found
+    const known = (byStatus[direction] ??= [])
+    const place = group * VERSIONS.length + VERSIONS.indexOf(version)
+    const found = known[place]
+    if (found !== undefined) return found
+    const labels = { direction, version, class: `${group}xx` }
+    const series = { duration: duration({ direction, class: labels.class }), waiting: waiting({ direction }) }
+    const fresh: AlikeRequests = { labels, ...series, requests: 0 }
+    kinds.push(fresh)
+    known[place] = fresh
+    return fresh
   }
   const retries = metrics.counter('request_retries_total', {
     help: 'Attempts beyond the first.',
@@ -190,7 +200,7 @@ export const countRequests = (metrics: Metrics, ledger: Ledger): void => {
     help: 'HTTP requests, by the class of the status the client was told; class 0xx was told nothing.',
     labels: ['direction', 'version', 'class'],
     collect: (counter) => {
-      for (const { labels, requests } of kinds.values()) counter.inc(labels, requests)
+      for (const { labels, requests } of kinds) counter.inc(labels, requests)
     },
   })
   metrics.counter('request_bytes_total', {
@@ -201,9 +211,27 @@ export const countRequests = (metrics: Metrics, ledger: Ledger): void => {
         for (const way of ['sent', 'received'] as const) counter.inc({ direction, way }, bytes[direction][way])
     },
   })
-  const decisions = metrics.counter('request_rule_decisions_total', {
+  const decided = new Map<string, Decided>()
+  // Requests that no rule tells apart have one and the same record of rules.
+  const known = new WeakMap<object, readonly Decided[]>()
+  const decidedIn = (rules: RequestOutcome['rules']): readonly Decided[] => {
+    const all = Object.entries(rules).flatMap(([aspect, { name, line }]) => {
+      if (line <= 0) return []
+      const labels = { rule: rule(name), aspect }
+      const key = `${aspect} ${labels.rule}`
+      const found = decided.get(key) ?? { labels, times: 0 }
+      decided.set(key, found)
+      return found
+    })
+    known.set(rules, all)
+    return all
+  }
+  metrics.counter('request_rule_decisions_total', {
     help: 'How often a rule of the policy decided an aspect of a request.',
     labels: ['rule', 'aspect'],
+    collect: (counter) => {
+      for (const { labels, times } of decided.values()) counter.inc(labels, times)
+    },
   })
   ledger.subscribeRequests((request, { direction }) => {
     const { status, version, ms, headMs, attempts, error, rules } = request
@@ -215,10 +243,7 @@ export const countRequests = (metrics: Metrics, ledger: Ledger): void => {
     if (error !== undefined) errors.inc({ direction, cause: cause(error) })
     bytes[direction].sent += request.bytes.sent
     bytes[direction].received += request.bytes.received
-    for (const aspect in rules) {
-      const { name, line } = rules[aspect]!
-      if (line > 0) decisions.inc({ rule: rule(name), aspect })
-    }
+    for (const each of known.get(rules) ?? decidedIn(rules)) each.times += 1
   })
 }
 

@@ -48,10 +48,15 @@ export const createPulse = (ledger: Ledger, clock: Clock, more: () => readonly s
   let lastAt = clock.now()
   let last: Second | undefined
 
+  // Requests that no rule tells apart have one and the same record of rules.
+  const keys = new WeakMap<object, readonly string[]>()
+  const keysOf = (rules: Readonly<Record<string, RuleName>>): readonly string[] => {
+    const named = [...new Set(Object.values(rules))].filter(({ line }) => line > 0).map(keyOf)
+    keys.set(rules, named)
+    return named
+  }
   const hit = (rules: Readonly<Record<string, RuleName>>) => {
-    for (const rule of new Set(Object.values(rules))) {
-      if (rule.line > 0) hits.set(keyOf(rule), (hits.get(keyOf(rule)) ?? 0) + 1)
-    }
+    for (const key of keys.get(rules) ?? keysOf(rules)) hits.set(key, (hits.get(key) ?? 0) + 1)
   }
   const counted = ({ rules, result }: Alike, _ms: number, { sent, received }: Outcome['bytes']) => {
     connections += 1
