@@ -45,7 +45,7 @@ const bytesOf = (test: (code: number) => boolean): Uint8Array =>
 export const TOKEN = bytesOf((code) => /[!#$%&'*+\-.^_`|~0-9A-Za-z]/.test(String.fromCharCode(code)))
 
 /** field-vchar, SP and HTAB of RFC 9110 section 5.5. */
-const VALUE = bytesOf((code) => code === 9 || (code >= 32 && code !== 127))
+export const VALUE = bytesOf((code) => code === 9 || (code >= 32 && code !== 127))
 
 /** An empty meaning, of one shape for all messages. */
 export const noMeaning = (): Meaning => ({

@@ -14,7 +14,8 @@ const HOP_BY_HOP = new Set([
 ])
 
 /** The lengths of the names that need a second look; most fields have another one and pass with the first. */
-const LENGTHS = new Set([...HOP_BY_HOP, 'te', 'trailer', 'content-length'].map((name) => name.length))
+const LENGTHS = new Uint8Array(256)
+for (const { length } of [...HOP_BY_HOP, 'te', 'trailer', 'content-length']) LENGTHS[length] = 1
 
 /** Not hop-by-hop even where `Connection` names them: without them the message would be another one. */
 const KEPT = new Set(['host', 'content-length', 'trailer'])
@@ -28,7 +29,7 @@ export const endToEnd = (head: RequestRead | ResponseRead): Fields => {
   let lengthSeen = false
   for (let i = 0; i < fields.length; i += 2) {
     const name = fields[i]!
-    if (named === NONE && !LENGTHS.has(name.length)) {
+    if (named === NONE && LENGTHS[name.length] !== 1) {
       kept.push(name, fields[i + 1]!)
       continue
     }
