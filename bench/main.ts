@@ -1,6 +1,7 @@
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
+import { balance } from './balance.ts'
 import { http1, http1Rules } from './http1.ts'
 import { http2, http2ToHttp1 } from './http2.ts'
 import { markdown, thisMachine } from './report.ts'
@@ -9,7 +10,7 @@ import { atRest, tcp } from './tcp.ts'
 import { tls } from './tls.ts'
 
 // A suite a line: each brings its contenders, in the same configuration, and its measurements.
-const SUITES: readonly Suite[] = [tcp, atRest, http1, http1Rules, http2, http2ToHttp1, tls]
+const SUITES: readonly Suite[] = [tcp, atRest, http1, http1Rules, http2, http2ToHttp1, tls, balance]
 
 const { values } = parseArgs({
   options: {

@@ -1,10 +1,11 @@
-import { type Command, type Io, single, UsageError } from '../net/commandLine.ts'
+import { type Arguments, type Command, type Io, single, UsageError } from '../net/commandLine.ts'
 import { type AspectAnswer, answersOf } from '../policy/answers.ts'
 import { type Explanation, explain, type RuleExplained } from '../policy/explain.ts'
 import type { Facts } from '../policy/facts.ts'
 import type { Policy } from '../policy/policy.ts'
 import type { RuleRef } from '../policy/verdict.ts'
 import { written } from '../policy/written.ts'
+import { askAdmin } from './askAdmin.ts'
 import { channelRules } from './channels.ts'
 import { configPaths } from './configPaths.ts'
 import { FACT_OPTIONS, factsFromFlags, factsText } from './explainFacts.ts'
@@ -14,7 +15,7 @@ import { loadPolicy, problemsOf } from './livePolicy.ts'
 export const explainCommand: Command = {
   name: 'explain',
   summary: 'say what a policy decides for a connection or request, and why',
-  usage: '--destination IP:PORT [--config PATH]… [facts]',
+  usage: '--destination IP:PORT [--config PATH]… [facts] | --name NAME [--admin ADDRESS]',
   options: {
     config: {
       value: 'PATH',
@@ -23,15 +24,23 @@ export const explainCommand: Command = {
       multiple: true,
     },
     ...FACT_OPTIONS,
+    name: {
+      value: 'NAME',
+      help: 'ask a running proxy instead: which source knows this name, and each endpoint with its weight, latency and state',
+    },
+    admin: { value: 'ADDRESS', help: 'with --name: the admin server (127.0.0.1:4191)' },
     expect: { value: 'allow|deny', help: 'exit with 1 when the answer is another' },
     json: { help: 'print JSON' },
   },
   examples: [
     'sluice explain -c policy/default.yaml --direction outbound --destination 10.0.0.5:3306',
     'sluice explain -c /etc/sluice --direction inbound --destination 10.0.0.9:443 --sni a.shop.example --alpn h2',
+    'sluice explain --name orders',
     'sluice explain -c /etc/sluice --destination 10.0.0.7:80 --authority orders --path /orders/7 --expect allow',
   ],
   run: async (args, io) => {
+    const name = single(args, 'name')
+    if (name !== undefined) return explainName(name, args, io)
     const expected = single(args, 'expect')
     if (expected !== undefined && expected !== 'allow' && expected !== 'deny')
       throw new UsageError(`--expect is allow or deny, not '${expected}'`)
@@ -47,6 +56,18 @@ export const explainCommand: Command = {
     )
     return expected === undefined || expected === outcomeOf(answers) ? 0 : 1
   },
+}
+
+/** What a running proxy has learned of a name. */
+const explainName = async (name: string, args: Arguments, io: Io): Promise<number> => {
+  const as = args.values.json === true ? '' : '&as=text'
+  const { status, body } = await askAdmin(args, io, `/endpoints?name=${encodeURIComponent(name)}${as}`)
+  if (status !== 200) {
+    io.err(`sluice explain: ${body.trim()}\n`)
+    return 1
+  }
+  io.out(body)
+  return 0
 }
 
 /** The answer to `explain` in words. */

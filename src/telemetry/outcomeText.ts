@@ -11,7 +11,7 @@ export const outcomeText = (outcome: Outcome): string => {
     `${formatAddress(peer)} -> ${formatAddress(destination)}`,
     outcome.exposed ? `port ${outcome.exposed.port} of ${outcome.exposed.task}` : '',
     spoken(outcome),
-    `${result}${elsewhere ? ` to ${formatAddress(upstream)}` : ''}${overChannel(outcome)}`,
+    `${result}${elsewhere ? ` to ${formatAddress(upstream)}${of(outcome)}` : ''}${overChannel(outcome)}`,
     `sent ${bytes.sent} received ${bytes.received} bytes in ${duration(ms)}, ${endings[ended] ?? ended}`,
     ...(error ? [`(${error.code}: ${error.message})`] : []),
     rulesText(outcome.rules),
@@ -36,7 +36,7 @@ export const requestText = (
     grpcStatus === undefined ? '' : `grpc-status ${grpcStatus}`,
     upstream === undefined
       ? 'answered by sluice'
-      : `from ${formatAddress(upstream)}${overChannel(request)}${attempts > 1 ? `, ${attempts} attempts` : ''}`,
+      : `from ${formatAddress(upstream)}${of(request)}${overChannel(request)}${attempts > 1 ? `, ${attempts} attempts` : ''}`,
     `sent ${bytes.sent} received ${bytes.received} bytes in ${duration(ms)}`,
     error === undefined ? '' : `(${error})`,
     rulesText(request.rules),
@@ -54,6 +54,9 @@ const changesText = (who: string, changes: readonly Change[] = []): string =>
   changes
     .map(({ key, value, rule }) => `${who}: ${key}: ${value} by ${rule.name} (${rule.file}:${rule.line})`)
     .join(', ')
+
+/** The name that the upstream was found under. */
+const of = ({ name }: { readonly name?: string }): string => (name === undefined ? '' : ` of ${name}`)
 
 const REASONS: Readonly<Record<string, string>> = {
   policy: 'as the policy says',

@@ -205,6 +205,44 @@ addEventListener('resize', () => {
   for (const { id, made } of charts) made.setSize({ width: $(id).clientWidth, height: 150 })
 })
 
+// ---- names ----------------------------------------------------------------------------------------------------------
+
+const WHY = {
+  connect: 'it cannot be connected to',
+  failures: 'it failed too often in a row',
+  successRate: 'too few of its answers were good',
+  healthCheck: 'its health check fails',
+}
+
+const stateOf = (it) => {
+  if (it.state === 'ready') return 'ready'
+  const left = it.leftMs === undefined ? '' : ` for ${took(it.leftMs)}`
+  return `${it.state === 'probing' ? 'being tried again' : `left alone${left}`}: ${WHY[it.because] ?? it.because}`
+}
+
+const nameLine = (it) => [
+  `${it.asked}${it.name ? ` is ${it.name}` : ''}, from ${it.source}`,
+  it.isStale && 'which cannot be reached: this is the last it said',
+  it.note,
+  `balanced by ${it.algorithm}`,
+  it.waiting > 0 && `${it.waiting} wait`,
+  it.isFailfast && 'failing fast',
+].filter(Boolean).join('; ')
+
+const drawNames = async () => {
+  const answer = await fetch('/endpoints')
+  if (!answer.ok) return
+  const names = await answer.json()
+  $('names').hidden = names.length === 0
+  $('endpoints').replaceChildren(...names.slice(0, 100).flatMap((name) => [
+    element('tr', { class: 'name' }, element('th', { scope: 'rowgroup', colspan: '7' }, nameLine(name))),
+    ...name.endpoints.slice(0, 200).map((it) => element('tr', {},
+      element('td', { title: Object.entries(it.labels).map(([key, value]) => `${key}=${value}`).join(' ') || undefined }, `${it.address}${it.zone ? ` in ${it.zone}` : ''}`),
+      ...[it.weight, took(it.latencyMs), it.inFlight, it.chosen, it.failed].map((value) => element('td', { class: 'number' }, String(value))),
+      element('td', { class: it.state === 'ready' ? 'open' : 'failed' }, stateOf(it)))),
+  ]))
+}
+
 // ---- policy ---------------------------------------------------------------------------------------------------------
 
 const drawPolicy = async () => {
@@ -244,6 +282,8 @@ chart('rates', [['connections', '#3b82c4', 'connections'], ['requests', '#d08a2e
 chart('latency', [['half', '#3b9c64', 'p50'], ['99 of 100', '#c0523f', 'p99']], ' ms')
 drawPolicy()
 setInterval(drawPolicy, 5000)
+drawNames()
+setInterval(drawNames, 2000)
 
 const events = new EventSource('/page/events')
 const on = (name, handle) => events.addEventListener(name, ({ data }) => handle(JSON.parse(data)))
