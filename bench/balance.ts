@@ -26,7 +26,7 @@ const startServers = async (): Promise<() => Promise<void>> => {
 }
 
 const wrk = async (port: number, seconds: number) => {
-  const args = ['-t1', '-c32', `-d${seconds}s`, '--latency', `http://127.0.0.1:${port}/`]
+  const args = ['-t1', '-c8', `-d${seconds}s`, '--latency', `http://127.0.0.1:${port}/`]
   const child = spawn('wrk', args, { stdio: ['ignore', 'pipe', 'inherit'] })
   let text = ''
   child.stdout.on('data', (chunk: Buffer) => {
@@ -35,14 +35,19 @@ const wrk = async (port: number, seconds: number) => {
   await once(child, 'close')
   const all = Number(/(\d+) requests in/.exec(text)![1])
   const failed = Number(/Non-2xx or 3xx responses: (\d+)/.exec(text)?.[1] ?? 0)
-  return { all, failed, p50: milliseconds(/ 50% +([\d.]+)(us|ms|s)/.exec(text)!), p99: milliseconds(/ 99% +([\d.]+)(us|ms|s)/.exec(text)!) }
+  return {
+    all,
+    failed,
+    p50: milliseconds(/ 50% +([\d.]+)(us|ms|s)/.exec(text)!),
+    p99: milliseconds(/ 99% +([\d.]+)(us|ms|s)/.exec(text)!),
+  }
 }
 
 const milliseconds = ([, amount, unit]: readonly string[]): number =>
   Number(amount) * ({ us: 1e-3, ms: 1, s: 1e3 } as Record<string, number>)[unit!]!
 
 const measurement = (name: string, takes: readonly number[]): Measurement => ({
-  name: `${name}, 32 clients`,
+  name: `${name}, 8 clients`,
   metrics: [
     { key: 'rate', title: 'good answers a second', better: 'higher' },
     { key: 'p50', title: 'p50, ms', better: 'lower' },

@@ -20,9 +20,8 @@ for (const [n, port] of process.argv.slice(2).entries()) {
     const ms = takes[n] ?? 1
     if (ms === 0) response.writeHead(503).end('no')
     else setTimeout(() => response.end('ok'), ms)
+  }).listen(Number(port), '127.0.0.1', () => {
+    left -= 1
+    if (left === 0) process.stdout.write('ready\n')
   })
-    .listen(Number(port), '127.0.0.1', () => {
-      left -= 1
-      if (left === 0) process.stdout.write('ready\n')
-    })
 }

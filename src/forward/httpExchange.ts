@@ -405,8 +405,11 @@ export class HttpExchange implements Asking, Idling {
     this.#drop(CANCEL)
     if (this.#isAnswered) {
       this.#answer.abort(CANCEL)
-      this.#finish(cause)
-    } else this.#refuse(cause)
+      return this.#finish(cause)
+    }
+    this.#cancelHeadTimeout = undefined
+    if (cause === 'headTimeout' && this.#mayRepeat(cause)) this.#repeatLater()
+    else this.#refuse(cause)
   }
 
   /** Gives up on what is under way. */

@@ -1,7 +1,15 @@
 import { join } from 'node:path'
 import { test } from 'tap'
 import { explainCommand } from '../../src/admin/explainCommand.ts'
+import { balanceRoutes } from '../../src/admin/liveBalance.ts'
+import { startAdmin } from '../../src/admin/server.ts'
+import { Balancers } from '../../src/forward/balancers.ts'
+import { balancingOf } from '../../src/forward/balancing.ts'
+import { endpoint } from '../support/balance.ts'
+import { toldDiscovery } from '../support/discovery.ts'
+import { manualClock } from '../support/manualClock.ts'
 import { runCommand } from '../support/runCommand.ts'
+import { policyOf } from '../support/world.ts'
 
 const POLICY = `apiVersion: sluice/v1
 rules:
@@ -148,4 +156,34 @@ test('wrong flags are usage errors; a policy that is not good is printed and exi
   const ran = await runCommand(explainCommand, ['-c', file, '--destination', '1.1.1.1:1'])
   t.match(ran, { code: 1, out: '', err: /apiVersion is missing[\s\S]*expected a list, not 3/ })
   t.match(await runCommand(explainCommand, ['--destination', '1.1.1.1:1']), { code: 0, out: /verdict: allowed/ })
+})
+
+test('what a running proxy knows of a name', async (t) => {
+  const balancers = new Balancers(
+    manualClock(),
+    () => 0,
+    () => {},
+  )
+  const names = toldDiscovery()
+  names.at('orders:80', endpoint(1), endpoint(2))
+  balancers.ofName({ host: 'orders', port: 80 }, balancingOf(policyOf('').base), names)
+  const admin = await startAdmin({
+    address: { host: '127.0.0.1', port: 0 },
+    routes: balanceRoutes(balancers, manualClock()),
+  })
+  t.teardown(() => admin.close())
+  const at = `127.0.0.1:${admin.address.port}`
+  const { code, out } = await runCommand(explainCommand, ['--name', 'orders', '--admin', at])
+  t.equal(code, 0)
+  t.match(
+    out,
+    /^orders:80 is orders\.farm\.svc\.cluster\.local\., from told; balanced by p2c\n {2}10\.0\.0\.1:80, weight 1, /,
+  )
+  t.match(JSON.parse((await runCommand(explainCommand, ['--name', 'orders', '--admin', at, '--json'])).out), [
+    { asked: 'orders:80', endpoints: [{ state: 'ready' }, { state: 'ready' }] },
+  ])
+  admin.close()
+  const gone = await runCommand(explainCommand, ['--name', 'orders', '--admin', at])
+  t.equal(gone.code, 1)
+  t.match(gone.err, /cannot be reached: /)
 })

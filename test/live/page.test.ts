@@ -7,11 +7,17 @@ import { relative } from 'node:path'
 import { chromium, type Page } from 'playwright-core'
 import { type Test, test } from 'tap'
 import { listen } from '../../src/accept/listen.ts'
+import { balanceRoutes } from '../../src/admin/liveBalance.ts'
 import { pageRoutes } from '../../src/admin/page.ts'
 import { startAdmin } from '../../src/admin/server.ts'
+import type { Use } from '../../src/balance/use.ts'
+import { balancingOf } from '../../src/forward/balancing.ts'
+import { formatAddress } from '../../src/net/address.ts'
 import { parsePolicy } from '../../src/policy/parsePolicy.ts'
 import { createPulse } from '../../src/telemetry/pulse.ts'
 import { worldOf } from '../support/world.ts'
+
+const NOWHERE = { host: '127.0.0.1', port: 9 }
 
 const POLICY = `apiVersion: sluice/v1
 rules:
@@ -43,7 +49,8 @@ const scene = async (t: Test) => {
     time: world.clock.time,
     version: 'test',
   })
-  const admin = await startAdmin({ address: { host: '127.0.0.1', port: 0 }, routes })
+  const balance = balanceRoutes(world.http.balancers, world.clock)
+  const admin = await startAdmin({ address: { host: '127.0.0.1', port: 0 }, routes: { ...routes, ...balance } })
   const browser = await chromium.launch({
     executablePath: '/usr/bin/chromium',
     args: [
@@ -67,7 +74,7 @@ const scene = async (t: Test) => {
     await once(answer.resume(), 'end')
     return answer.statusCode as number
   }
-  return { browser, get, front, url: `http://127.0.0.1:${admin.address.port}/` }
+  return { browser, get, front, world, destination, url: `http://127.0.0.1:${admin.address.port}/` }
 }
 
 /** What the page says of itself when something in it fails. */
@@ -83,7 +90,7 @@ const open = async (page: Page, url: string): Promise<string[]> => {
 }
 
 test('the page shows traffic as it happens, the life of a connection, rules with hits, and explains', async (t) => {
-  const { browser, get, front, url } = await scene(t)
+  const { browser, get, front, url, world, destination } = await scene(t)
   const page = await browser.newPage({ viewport: { width: 1280, height: 900 }, colorScheme: 'light' })
   const troubles = await open(page, url)
   assert.equal(await get('/shop?token=CANARY'), 200)
@@ -122,6 +129,13 @@ test('the page shows traffic as it happens, the life of a connection, rules with
     await page.locator('.document li', { hasText: 'nobody comes here' }).locator('span').first().textContent(),
     'never',
   )
+
+  const list = { hash: undefined, tried: [] }
+  const service = world.http.balancers.ofAddresses([NOWHERE, destination], balancingOf(world.policy().base))!
+  const taken = (use: Use) => (use.member.endpoint.address === NOWHERE ? use.unreachable() : use.released())
+  for (let i = 0; i < 50; i++) service.take(list, { taken, refused: () => assert.fail('refused') })
+  await page.getByRole('cell', { name: /left alone.*it cannot be connected to/ }).waitFor()
+  await page.locator('#endpoints').getByText(formatAddress(destination), { exact: true }).waitFor()
 
   await page.getByLabel('Destination').fill('10.0.0.5:9999')
   await page.getByRole('button', { name: 'Explain' }).click()

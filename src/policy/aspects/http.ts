@@ -191,7 +191,7 @@ const fields = {
   }),
 }
 
-const RETRY_WORDS = ['connect', 'reset', '5xx', 'gatewayError', 'grpcUnavailable'] as const
+const RETRY_WORDS = ['connect', 'reset', 'headTimeout', '5xx', 'gatewayError', 'grpcUnavailable'] as const
 
 const retries = {
   'http.retry.attempts': aspect({
@@ -205,7 +205,7 @@ const retries = {
     shape: oneOrMany(v.union([oneOf(RETRY_WORDS), count(400, 599)])),
     builtIn: ['connect', 'reset', 'gatewayError'],
     until: 'request',
-    says: 'what is worth another try: `connect` (no connection), `reset` (the upstream gave up before it answered), `5xx`, `gatewayError` (502, 503, 504), `grpcUnavailable` (grpc-status 14), or a status',
+    says: 'what is worth another try: `connect` (no connection), `reset` (the upstream gave up before it answered), `headTimeout` (it did not answer within `http.headTimeout`), `5xx`, `gatewayError` (502, 503, 504), `grpcUnavailable` (grpc-status 14), or a status',
     because: 'these are seldom the fault of the request',
   }),
   'http.retry.methods': aspect({
