@@ -21,8 +21,8 @@ import type { Outcome } from '../telemetry/outcome.ts'
 import { type Api, type ApiCaller, openApi } from './api.ts'
 import { policyTo } from './appPolicy.ts'
 
-/** Ends TLS where it is configured. Undefined when that failed. */
-export type SecureApi = (stream: Socket) => Promise<{ readonly stream: Duplex } | undefined>
+/** Ends TLS where it is configured, agreeing on this protocol if on any. Undefined when that failed. */
+export type SecureApi = (stream: Duplex, alpn: 'h2' | 'http/1.1') => Promise<{ readonly stream: Duplex } | undefined>
 
 /** An app that waits before it asks again opens its next connection beforehand; so it may be silent for that long. */
 const SILENT_MS_MAX = 60_000
@@ -37,14 +37,18 @@ export const createEndpoint = (
 ): ((connection: Connection, world: World) => Promise<Outcome>) => {
   const answer = async (connection: Connection, life: Life, world: World): Promise<Traffic> => {
     const { clock } = world
-    let { stream } = connection
+    const look = (stream: Duplex) => peek(stream, { clock, timeoutMs: SILENT_MS_MAX, maxBytes: HEAD_BYTES_MAX })
+    let seen = await look(connection.stream)
     if (secure !== undefined) {
-      const secured = await secure(stream as Socket)
-      if (secured === undefined) return refuse(stream, 'CALLBACK_TLS', 'the TLS handshake failed')
-      stream = secured.stream
+      if (seen.detection.protocol !== 'tls') return refuse(seen.stream, 'CALLBACK_NOT_TLS', 'the API speaks TLS here')
+      const { alpn } = seen.detection.hello
+      const isOnlyHttp1 = alpn?.includes('http/1.1') === true && !alpn.includes('h2')
+      const secured = await secure(seen.stream, isOnlyHttp1 ? 'http/1.1' : 'h2')
+      if (secured === undefined) return refuse(seen.stream, 'CALLBACK_TLS', 'the TLS handshake failed')
       life.protocols.push('tls')
+      seen = await look(secured.stream)
     }
-    const seen = await peek(stream, { clock, timeoutMs: SILENT_MS_MAX, maxBytes: HEAD_BYTES_MAX })
+    const { stream } = seen
     const { protocol } = seen.detection
     life.protocols.push(protocol)
     if (stream.destroyed) return { sent: 0, received: 0, ended: life.closing ?? 'clientGone' }

@@ -1,4 +1,3 @@
-import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import type { Channels, ChannelView } from '../forward/channels.ts'
 import { type TlsWorld, trustName } from '../forward/tlsWorld.ts'
@@ -77,7 +76,7 @@ export const openCallback = async ({ section, env, clock, tls, log, events }: Ca
     connectMs,
     nonce: section.nonce,
     channelsMax: section.channels,
-    secure: secure ?? (async (stream) => ({ stream, identity: null })),
+    secure: async (stream) => (secure === undefined ? { stream, identity: null } : await secure(stream, 'h2')),
     events: {
       connected: (app, result, from) => {
         const says = connectText(app, result, from, connectMs)
@@ -142,10 +141,13 @@ const secured = (
   settings: CallbackOptions['section']['tls'],
   tls: TlsWorld | undefined,
 ):
-  | ((stream: Socket) => Promise<{ readonly stream: Duplex; readonly identity: string | null } | undefined>)
+  | ((
+      stream: Duplex,
+      alpn: 'h2' | 'http/1.1',
+    ) => Promise<{ readonly stream: Duplex; readonly identity: string | null } | undefined>)
   | undefined => {
   if (settings === undefined) return undefined
-  return async (stream) => {
+  return async (stream, alpn) => {
     const certificate = tls?.certificates.certificate(settings.certificate)
     const trust = settings.clients === undefined ? undefined : tls?.certificates.trust(trustName(settings.clients))
     if (tls === undefined || certificate === undefined) return undefined
@@ -153,7 +155,7 @@ const secured = (
     const result = await tls.terminator.terminate(stream, {
       certificates: [certificate],
       minVersion: 'TLSv1.2',
-      alpn: 'h2',
+      alpn,
       ...(trust && { clients: { trust, required: true } }),
     })
     return result.failed ? undefined : { stream: result.stream, identity: result.identity }

@@ -241,6 +241,15 @@ test('by TLS both the API and the channel prove who we are, and apps show a cert
     return session
   }
   const mine = { cert: app.cert, key: app.key }
+  const http1 = tlsConnect({ ...host.api, ca: root.cert, ALPNProtocols: ['http/1.1'], ...mine })
+  t.teardown(() => http1.destroy())
+  http1.end('GET /v1.0/healthz HTTP/1.1\r\nHost: localhost\r\n\r\n')
+  let said = ''
+  for await (const chunk of http1) said += chunk
+  t.match(said, /^HTTP\/1\.1 204 /)
+  const unencrypted = await raw(host.api)
+  unencrypted.send('GET /v1.0/healthz HTTP/1.1\r\nHost: localhost\r\n\r\n')
+  t.notMatch(await unencrypted.rest(), /HTTP/)
   t.match(await ask(await reach({ cert: other.cert, key: other.key })), { status: -1 })
   const asked = await ask(await reach(mine), { 'sluice-callback': '1' })
   t.equal(asked.status, 0)

@@ -148,7 +148,8 @@ const drawLife = (it) => {
   const written = rules.filter(([, rule]) => rule.line > 0)
   steps.push(step('Rules', written.length === 0 ? 'no rule says anything of it: the defaults' : '', (written.length ? written : []).map(([aspect, rule]) => ruleLink(aspect, rule))))
   const upstream = it.request?.upstream ?? it.upstream
-  if (upstream) steps.push(step('Upstream', `${address(upstream)}${it.request?.attempts > 1 ? `, ${it.request.attempts} attempts` : ''}`))
+  const channel = it.request?.channel ?? it.channel
+  if (upstream) steps.push(step('Upstream', `${address(upstream)}${channel ? ` over channel ${channel}` : ''}${it.request?.attempts > 1 ? `, ${it.request.attempts} attempts` : ''}`))
   if (it.request) {
     steps.push(step(`${it.request.method} ${it.request.target}`, `answered ${became(it)} after ${took(it.request.ms)}${it.request.error ? ` (${it.request.error})` : ''}`, '', `end ${kind(it)}`))
   } else if (it.result) {
