@@ -36,14 +36,15 @@ const move = (pipe: Pipe): void => {
 }
 
 const half = (out: Pipe, into: Pipe, other: () => Duplex): Duplex => {
+  // Never within the writer's own turn: an HTTP/2 session that is read while it writes aborts the process.
   const send = (chunk: Buffer | null, done: () => void) => {
     out.waiting = { chunk, done }
-    move(out)
+    process.nextTick(move, out)
   }
   const stream = new Duplex({
     read: () => {
       into.isAsked = true
-      move(into)
+      if (into.waiting) process.nextTick(move, into)
     },
     write: (chunk: Buffer, _encoding, done) => send(chunk, done),
     writev: (chunks, done) => send(Buffer.concat(chunks.map(({ chunk }) => chunk)), done),

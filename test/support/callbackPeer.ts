@@ -159,7 +159,7 @@ const takeChannel = async (
   const preamble = nonce.length === 0 ? nonce : await readExactly(stream, 8 + nonce.length)
   if (nonce.length > 0 && !preamble.equals(Buffer.concat([Buffer.from('SLUICECB'), nonce])))
     throw new Error(`the nonce is wrong: ${preamble.toString('hex')}`)
-  const session = connect('http://the-app', { createConnection: () => stream })
+  const session = connect('http://the-app', { createConnection: () => stream, maxSessionMemory: 512 })
   session.on('error', () => {})
   await once(session, 'remoteSettings')
   const pings: Buffer[] = []
