@@ -1,5 +1,4 @@
-import type { Address } from '../net/address.ts'
-import { formatAddress } from '../net/address.ts'
+import { type Address, formatAddress } from '../net/address.ts'
 import { kept } from '../net/direct.ts'
 import type { RequestOutcome } from '../telemetry/outcome.ts'
 import type { RequestTrace } from '../telemetry/traces.ts'
@@ -19,7 +18,6 @@ const REFUSED_STREAM = 7
 const CANCEL = 8
 const NOTHING = Buffer.alloc(0)
 const CLIENT_GONE: GivenUp = { cause: 'clientGone' }
-
 /** As often as replicas that are restarted one after the other may leave a call. */
 const CHANNEL_TRIES_MAX = 3
 const APP_GONE: Fields = ['grpc-status', '14', 'grpc-message', 'the app left its channel before it had answered']
