@@ -293,12 +293,16 @@ const detected = async (
           ),
         )
       const silence = policy.sections.mesh.certificate === undefined ? SILENCE_MS : MESH_SILENCE_MS
-      early = dialWhileSilent(begin, clock, spoke, silence)
+      early = dialWhileSilent(begin, clock, spoke, silence, isByName(world, connection, verdict))
       return early
     },
   })
   return { ...seen, early: early?.() ?? asked }
 }
+
+/** Whether HTTP would go to the name it asks for, and not to where the client went. */
+const isByName = (world: World, { direction }: Connection, { upstream }: Verdict): boolean =>
+  world.discovery !== undefined && direction === 'outbound' && upstream.is === 'decided' && upstream.by.line === 0
 
 /** Whether detection ran out of time and the policy wants such a connection refused. */
 const isTooLate = ({ detection }: Seen, verdict: Verdict): boolean =>

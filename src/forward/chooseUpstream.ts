@@ -38,6 +38,9 @@ export const placeOf = (verdict: Verdict, destination: Address): string => {
   return fixed === undefined ? JSON.stringify(settled(verdict.upstream)) : formatAddress(fixed)
 }
 
+/** Whether such a text is one address. */
+export const isFixed = (place: string): boolean => !place.startsWith('{')
+
 /** The endpoints to choose from, or why there are none. */
 export const choosingOf = (
   { connection, clock, http, discovery }: Around,
@@ -102,8 +105,8 @@ export const reachUpstream = async (plan: Around, reaching: Reaching): Promise<R
   try {
     return await reachOne(plan, reaching, choosing)
   } catch (error) {
-    const isOriginal = (error as NodeJS.ErrnoException).code === 'ABSENT' && choosing.otherwise === 'original'
-    if (isOriginal) return await reachAddress(plan, reaching, destination)
+    const isAbsent = (error as NodeJS.ErrnoException).code === 'ABSENT'
+    if (isAbsent && choosing.leavesOriginal('absent')) return await reachAddress(plan, reaching, destination)
     throw error
   }
 }

@@ -43,9 +43,9 @@ export class Choosing {
     this.#since = clock.now()
   }
 
-  /** What the policy wants where the name is served nowhere. */
-  get otherwise(): Balancing['otherwise'] {
-    return this.service.balancing.otherwise
+  /** Whether the policy sends who finds none for this reason where the client went. */
+  leavesOriginal(why: Unavailable): boolean {
+    return why === 'absent' && this.service.balancing.otherwise === 'original'
   }
 
   /** The name that matched, where discovery knows it. */

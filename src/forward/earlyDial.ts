@@ -3,7 +3,7 @@ import { speaksFirst } from '../detect/detect.ts'
 import { type Address, formatAddress } from '../net/address.ts'
 import type { Clock } from '../net/clock.ts'
 import type { Dial } from '../net/connection.ts'
-import type { Reached } from './chooseUpstream.ts'
+import { isFixed, type Reached } from './chooseUpstream.ts'
 import type { EarlyDial } from './plan.ts'
 
 // A client that means to speak does so in the packet that completes its handshake, or right behind it.
@@ -33,7 +33,8 @@ export const beginEarly = (place: string, reach: (trying: (to: Address) => void)
 
 /**
  * Begins to dial once the client has been silent for a moment, so that a server which speaks first is heard without delay.
- * `spoke` is called when it does, and also when it hangs up or refuses: its answer is then what the client waits for.
+ * `spoke` is called when it does, and also when it hangs up or refuses: its answer is then what the client waits for;
+ * but not with `onlyWords`, where a client that speaks HTTP after all goes somewhere else.
  * Returns how to end the wait: it gives the dial where one was begun.
  */
 export const dialWhileSilent = (
@@ -41,15 +42,17 @@ export const dialWhileSilent = (
   clock: Clock,
   spoke: () => void,
   silenceMs = SILENCE_MS,
+  onlyWords = false,
 ): (() => EarlyDial | undefined) => {
   let early: EarlyDial | undefined
   let over = false
   let stopListening = () => {}
   const cancel = clock.after(silenceMs, () => {
     early = begin()
+    const ended = onlyWords ? () => {} : spoke
     early.upstream.then(({ stream }) => {
-      if (!over) stopListening = listenTo(stream, spoke)
-    }, spoke)
+      if (!over) stopListening = listenTo(stream, spoke, ended)
+    }, ended)
   })
   return () => {
     over = true
@@ -59,16 +62,16 @@ export const dialWhileSilent = (
   }
 }
 
-const listenTo = (server: Duplex, spoke: () => void): (() => void) => {
+const listenTo = (server: Duplex, spoke: () => void, ended: () => void): (() => void) => {
   const hear = () => {
     // Readable with nothing to read is the end, which must stay unread for whoever forwards.
-    if (server.readableLength === 0) return spoke()
+    if (server.readableLength === 0) return ended()
     const chunk = server.read() as Buffer
     server.unshift(chunk)
     if (speaksFirst(chunk).is === 'yes') spoke()
   }
-  server.once('readable', hear).once('close', spoke)
-  return () => server.off('readable', hear).off('close', spoke)
+  server.once('readable', hear).once('close', ended)
+  return () => server.off('readable', hear).off('close', ended)
 }
 
 /** Closes an upstream that turned out not to be wanted. */
@@ -84,11 +87,12 @@ export const discard = (early: EarlyDial | undefined): void => {
 
 /** Dials as `dial` does, but for the first dial to where an early one already went: that one is taken. */
 export const useEarly = (early: EarlyDial | undefined, dial: Dial): { dial: Dial; discard: () => void } => {
-  if (early === undefined) return { dial, discard: () => {} }
+  // One that was chosen among several is given back: a request chooses for itself.
+  if (early !== undefined && !isFixed(early.place)) discard(early)
+  if (early === undefined || !isFixed(early.place)) return { dial, discard: () => {} }
   let unused: EarlyDial | undefined = early
   return {
     dial: (to, signal) => {
-      // One that was chosen among several is not it: a request chooses for itself.
       if (unused === undefined || early.place !== formatAddress(to)) return dial(to, signal)
       unused = undefined
       return early.upstream.then(({ stream }) => {

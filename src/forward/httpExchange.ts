@@ -101,7 +101,7 @@ export class HttpExchange implements Asking, Idling {
       this.#cancelTimeout = clock.after(settings.timeoutMs, () => this.#timedOut('timeout'))
     }
     if (settings.idleMs !== undefined) http.idle.add(this)
-    if (settings.retry !== undefined) http.budgets.requested(settings.retry.by)
+    if (settings.retry !== undefined) http.budgets.requested(settings.retry.by, this.#asked.authority)
     this.#connect(false)
   }
 
@@ -144,11 +144,6 @@ export class HttpExchange implements Asking, Idling {
     this.#timedOut('idleTimeout')
   }
 
-  /** The connection is closed from outside; nobody waits for an answer any more. */
-  get isDone(): boolean {
-    return this.#isDone
-  }
-
   // Choosing and reaching an upstream.
 
   #connect(fresh: boolean) {
@@ -156,19 +151,20 @@ export class HttpExchange implements Asking, Idling {
     this.#attempt = attempt
     this.#attempts++
     const { upstream } = this.#settings
-    if (upstream.is === 'channel') {
-      this.#forget = this.#router.reachApp(upstream.app, attempt)
-      if (attempt.isOver || this.#asking !== undefined) this.#forget = undefined
-      return
-    }
+    if (upstream.is === 'channel') return this.#reachApp(attempt, upstream.app)
     const address = this.#router.addressFor(this.#settings, this.#head)
     if (address === undefined) this.#choose(attempt, fresh)
     else this.#reach(attempt, address, fresh)
   }
 
+  #reachApp(attempt: Attempt, app: string) {
+    this.#forget = this.#router.reachApp(app, attempt)
+    if (attempt.isOver || this.#asking !== undefined) this.#forget = undefined
+  }
+
   #reach(attempt: Attempt, address: Address, fresh: boolean) {
-    if (this.#router.isOwn(address))
-      return this.#refuse('loop', undefined, `${formatAddress(address)} is our own listener`)
+    const own = this.#router.isOwn(address) ? formatAddress(address) : undefined
+    if (own !== undefined) return this.#refuse('loop', undefined, `${own} is our own listener`)
     this.#address = address
     this.#forget = this.#router.reach(address, this.#head, this.#settings, attempt, fresh)
     if (attempt.isOver) this.#forget = undefined
@@ -179,22 +175,24 @@ export class HttpExchange implements Asking, Idling {
     const choosing = this.#choosing ?? this.#router.choosing(this.#head, this.#settings)
     if (!(choosing instanceof Choosing)) return this.#refuse(choosing)
     this.#choosing = choosing
+    let isSettled = false
     const stop = choosing.choose({
       chosen: (use) => {
+        isSettled = true
         const { address, authority = this.#asked.authority } = use.member.endpoint
         attempt.use = use
         if (authority !== this.#head.authority) this.#head = change.withAuthority(this.#head, authority)
         this.#reach(attempt, address, fresh)
       },
       unavailable: (why, failure) => {
-        if (why === 'absent' && choosing.otherwise === 'original')
-          return this.#reach(attempt, this.#router.destination, fresh)
+        isSettled = true
+        if (choosing.leavesOriginal(why)) return this.#reach(attempt, this.#router.destination, fresh)
         attempt.isOver = true
         this.#attempts--
         this.#refuse(causeOf(failure ?? why))
       },
     })
-    if (this.#attempt === attempt && attempt.use === undefined && !attempt.isOver) this.#forget = stop
+    if (!isSettled) this.#forget = stop
   }
 
   /** A connection is there: the request goes out, with what of its body has come. */
@@ -354,7 +352,7 @@ export class HttpExchange implements Asking, Idling {
     if (!isRepeatable(this.#asked, this.#head, retry.anyMethod)) return false
     if (typeof cause === 'string' && !retry.on.has(cause)) return false
     const { http } = this.#router
-    if (http.budgets.spend(retry.by, retry.percent, retry.minPerSecond)) return true
+    if (http.budgets.spend(retry.by, this.#asked.authority, retry.percent, retry.minPerSecond)) return true
     http.hits.retryBudget++
     return false
   }

@@ -85,7 +85,10 @@ interface Spent {
   since: number
 }
 
-/** How many requests may be repeated, by rule: a share of the recent ones, and a few always. */
+/** How many destinations of rules are remembered; beyond it the one not asked for longest is forgotten. */
+const DESTINATIONS_MAX = 10_000
+
+/** How many requests may be repeated, by rule and destination: a share of the recent ones, and a few always. */
 export class Budgets {
   readonly #clock: Clock
   readonly #spent = new Map<string, Spent>()
@@ -95,28 +98,32 @@ export class Budgets {
   }
 
   /** A request came that could be repeated. */
-  requested(rule: RuleRef) {
-    this.#of(rule).requests++
+  requested(rule: RuleRef, destination: string) {
+    this.#of(rule, destination).requests++
   }
 
   /** Spends one repetition, if there is one. */
-  spend(rule: RuleRef, percent: number, minPerSecond: number): boolean {
-    const spent = this.#of(rule)
+  spend(rule: RuleRef, destination: string, percent: number, minPerSecond: number): boolean {
+    const spent = this.#of(rule, destination)
     const allowed = (spent.requests * percent) / 100 + (minPerSecond * BUDGET_MS) / 1000
     if (spent.retries + 1 > allowed) return false
     spent.retries++
     return true
   }
 
-  #of(rule: RuleRef): Spent {
-    const key = keyOf(rule)
+  #of(rule: RuleRef, destination: string): Spent {
+    const key = `${keyOf(rule)} ${destination}`
     const now = this.#clock.now()
     const found = this.#spent.get(key)
     if (found === undefined) {
       const fresh = { requests: 0, retries: 0, since: now }
       this.#spent.set(key, fresh)
+      if (this.#spent.size > DESTINATIONS_MAX) this.#spent.delete(this.#spent.keys().next().value!)
       return fresh
     }
+    // Taken out and put back, it is the last of the map, whose first is then the oldest.
+    this.#spent.delete(key)
+    this.#spent.set(key, found)
     if (now - found.since > BUDGET_MS) {
       // Half of the last window goes on counting, so that a burst at its border is not free.
       found.requests = now - found.since > 2 * BUDGET_MS ? 0 : found.requests / 2

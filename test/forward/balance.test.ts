@@ -333,6 +333,20 @@ test('a server that speaks first is heard through a name as well, and what was d
   greeting.close()
 })
 
+test('that nobody answers where the client went is no matter, where its request goes to a name', async () => {
+  const { dial, to, tries } = refusing()
+  await among({ answers: [saying('one')], defaults: 'detect: { timeout: 5m }', dial }, async ({ sluice, original }) => {
+    to.add(formatAddress(original.address))
+    const client = await raw(sluice.address)
+    // Silent for a moment, so that it was dialled early.
+    while (!tries.includes(formatAddress(original.address))) await new Promise((resolve) => setTimeout(resolve, 1))
+    await new Promise(setImmediate)
+    client.send(get())
+    assert.match(await client.until(/one$/), /^HTTP\/1.1 200 /)
+    client.socket.destroy()
+  })
+})
+
 test('the same cookie goes to the same endpoint', () =>
   among(
     {

@@ -11,6 +11,7 @@ import { systemClock } from '../../src/net/clock.ts'
 import type { World } from '../../src/proxy.ts'
 import type { Outcome } from '../../src/telemetry/outcome.ts'
 import { type Made, openWorkshop } from '../support/certificates.ts'
+import { toldDiscovery } from '../support/discovery.ts'
 import { caller, upstream } from '../support/peers.ts'
 import { policyOf, worldOf } from '../support/world.ts'
 
@@ -641,6 +642,28 @@ test('a hundred handshakes that come to nothing leave nothing behind', async (t)
   t.equal(sluice.outcomes.length, 100)
   sluice.close()
   server.close()
+})
+
+test('the identity that discovery gives for an endpoint has to be proven, beside what the policy wants', async (t) => {
+  const cases: readonly (readonly [identity: string, policy: string, outcome: object])[] = [
+    ['spiffe://farm/ns/a/sa/cow', '', { result: 'forwarded', name: 'cows.farm.svc.cluster.local.' }],
+    ['spiffe://farm/ns/a/sa/calf', '', { ended: 'tlsFailed', error: { code: 'TLS_IDENTITY_MISMATCH' } }],
+    ['spiffe://farm/ns/a/sa/cow', ', identity: "spiffe://farm/ns/a/**"', { result: 'forwarded' }],
+    ['spiffe://farm/ns/a/sa/cow', ', identity: "spiffe://farm/ns/b/**"', { ended: 'tlsFailed' }],
+  ]
+  for (const [identity, more, outcome] of cases) {
+    const back = await tlsUpstream(cow)
+    const names = toldDiscovery()
+    names.at('cows:443', { address: back.address, weight: 1, labels: {}, identity })
+    const then = `{ protocol: opaque, upstream: { authority: "cows:443", tls: { trust: root }${more} } }`
+    const sluice = await front(back.address, `rules: [{ name: cows, then: ${then} }]`, { discovery: names })
+    const client = await caller(sluice.address)
+    client.end('hello')
+    await once(client.resume(), 'close').catch(() => {})
+    t.match(await sluice.outcome(), outcome, `${identity}${more}`)
+    sluice.close()
+    back.close()
+  }
 })
 
 test('the workshop is swept', async () => workshop.close())

@@ -4,7 +4,7 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { createServer, type ServerHttp2Stream } from 'node:http2'
 import { connect as connectTcp, createServer as createTcp } from 'node:net'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { promisify } from 'node:util'
 import {
   Client,
@@ -154,11 +154,13 @@ const nghttpx = async (t: Test, upstream: number): Promise<number> => {
 
 const nginx = async (t: Test): Promise<number> => {
   const port = await freePort()
-  const config = `daemon off; pid /dev/null; error_log /dev/null;
+  // Not /dev/null: as root, nginx would remove that at its end.
+  const config = `daemon off; pid nginx.pid; error_log /dev/null;
 events {}
 http { access_log off; client_body_temp_path /tmp; keepalive_requests 100000; server { listen 127.0.0.1:${port} http2; location / { return 200 "nginx\\n"; } } }
 `
-  await withPeer(t, 'nginx', ['-c', await fileOf(t, 'nginx.conf', config)], port)
+  const file = await fileOf(t, 'nginx.conf', config)
+  await withPeer(t, 'nginx', ['-p', dirname(file), '-c', file], port)
   return port
 }
 

@@ -229,7 +229,7 @@ const retries = {
     }),
     builtIn: {},
     until: 'request',
-    says: 'how many requests may be repeated: this share of those of the last 10 s, and always this many a second; counted for each rule',
+    says: 'how many requests may be repeated: this share of those of the last 10 s, and always this many a second; counted for each rule and authority',
     because: 'repeated requests must not double the load on what is failing already',
   }),
 }
