@@ -57,7 +57,6 @@ const MISSES_MAX = 2
 const CANCEL = 8
 const HEALTH_PATH = '/dapr.proto.runtime.v1.AppCallbackHealthCheck/HealthCheck'
 const NEVER_MS = 2_073_600_000 // 24 days, which timers can still count: what ends a channel is its pings
-const WINDOW_BYTES = 262_144 // of a call at first; 10 MiB pass without waiting for many round trips
 
 /** One connection that an app opened and on which we call: HTTP/2, and we are its client. */
 export class Channel implements Upstream {
@@ -92,7 +91,11 @@ export class Channel implements Upstream {
       stream,
       {
         clock,
-        limits: { ...HTTP2_LIMITS, windowBytes: WINDOW_BYTES },
+        // Everything goes over this one connection: calls whose readers stall at their first window must not hold up others.
+        limits: {
+          ...HTTP2_LIMITS,
+          connectionWindowBytes: HTTP2_LIMITS.connectionWindowBytes + streamsMax * HTTP2_LIMITS.windowBytes,
+        },
         times: { settingsMs, keepaliveMs: NEVER_MS, pingMs: NEVER_MS, idleMs: NEVER_MS },
         streamsMax: streamsMax + 1, // Ping is one of them
         ended: (ended, error) => this.#gone(ended === 'protocolError' ? 'brokeProtocol' : this.#why, error),

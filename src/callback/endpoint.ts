@@ -38,6 +38,8 @@ export const createEndpoint = (
   const answer = async (connection: Connection, life: Life, world: World): Promise<Traffic> => {
     const { clock } = world
     const look = (stream: Duplex) => peek(stream, { clock, timeoutMs: SILENT_MS_MAX, maxBytes: HEAD_BYTES_MAX })
+    // Whoever has asked nothing yet is not waited for.
+    life.onDrain = () => connection.stream.destroy()
     let seen = await look(connection.stream)
     if (secure !== undefined) {
       if (seen.detection.protocol !== 'tls') return refuse(seen.stream, 'CALLBACK_NOT_TLS', 'the API speaks TLS here')

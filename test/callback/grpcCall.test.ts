@@ -19,7 +19,7 @@ const scene = (messageBytesMax: number, fields: string[] = []) => {
   const sent: Buffer[] = []
   let app: Answer | undefined
   const asking: Asking = {
-    data: (chunk, last) => void (sent.push(chunk), last && toApp.push('end')),
+    data: (chunk) => void sent.push(chunk),
     trailers: () => void toApp.push('trailers'),
     abort: (code) => void toApp.push(`abort ${code}`),
     consumed: () => {},

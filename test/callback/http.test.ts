@@ -1,3 +1,4 @@
+import { connect } from 'node:net'
 import { test } from 'tap'
 import { apiSession, ask, CONNECT_PATH, callbackHost, openApp, serveApp } from '../support/callback.ts'
 import { raw } from '../support/http.ts'
@@ -53,4 +54,23 @@ test('a newer request takes the place of an older one: its port refuses, the new
   await serveApp(t, now.port, () => {})
   await host.up(1)
   t.same(host.connects, ['orders replaced', 'orders opened'])
+})
+
+test('an app that asks by IPv6 is expected there', async (t) => {
+  const host = await callbackHost(t, { host: '[::1]' })
+  await openApp(t, host, (stream) => stream.respond({ ':status': 204 }, { endStream: true }))
+  t.match(host.callback.channels.views(), [{ peer: { host: '::1' }, state: 'up' }])
+  t.match(await fetchHttp2(http2Client(t, host.address.port)), { status: 204 })
+})
+
+test('a drain does not wait for a connection to the API that has asked nothing', async (t) => {
+  const host = await callbackHost(t)
+  const idle = connect(host.api)
+  idle.on('error', () => {})
+  idle.resume()
+  const closed = new Promise((resolve) => idle.once('close', resolve))
+  await host.until(() => host.world.ledger.open.size === 1)
+  await host.world.ledger.drain(60_000)
+  await closed
+  t.match(host.outcomes, [{ listener: 'callback' }])
 })

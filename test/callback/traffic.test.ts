@@ -204,6 +204,23 @@ test('a slow reader holds up its own call only, and what waits for it is bounded
   t.equal(read, 64 * 1_048_576)
 })
 
+test('many readers that stall leave room for others on the same channel', async (t) => {
+  const host = await callbackHost(t)
+  const handler: AppHandler = (stream, headers) => {
+    stream.respond({ ':status': 200 })
+    stream.end(headers[':path'] === '/slow' ? Buffer.alloc(1_048_576) : 'quick')
+  }
+  await openApp(t, host, handler, { settings: { maxSessionMemory: 512 } })
+  const clients = [http2Client(t, host.address.port), http2Client(t, host.address.port)]
+  const slow = clients.flatMap((client) => Array.from({ length: 80 }, () => client.request({ ':path': '/slow' })))
+  for (const stream of slow) stream.on('error', () => {})
+  await Promise.all(slow.map((stream) => once(stream, 'response')))
+  const other = http2Client(t, host.address.port)
+  t.equal((await fetchHttp2(other, { ':path': '/quick' })).body.toString(), 'quick')
+  t.equal(host.callback.door.channels().length, 1)
+  for (const stream of slow) stream.close()
+})
+
 test('bytes that are not HTTP go as a CONNECT stream to an app of our SDK, with half-close, and to no other', async (t) => {
   const host = await callbackHost(t)
   const heads: unknown[] = []

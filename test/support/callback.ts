@@ -18,7 +18,7 @@ import type { DoorEvents } from '../../src/callback/door.ts'
 import { type Callback, type CallbackOptions, openCallback } from '../../src/callback/openCallback.ts'
 import { CHANNEL_MAGIC, PING_PATH } from '../../src/callback/wire.ts'
 import { callbackOf } from '../../src/config.ts'
-import type { Address } from '../../src/net/address.ts'
+import { type Address, formatAddress } from '../../src/net/address.ts'
 import { systemClock } from '../../src/net/clock.ts'
 import { type Front, front } from './front.ts'
 import { fetchHttp2, type Reply } from './http2Proxy.ts'
@@ -104,7 +104,7 @@ export const callbackHost = async (t: Test, options: HostOptions = {}): Promise<
 
 /** A session to the API by node:http2. */
 export const apiSession = (t: Test, { host, port }: Address): ClientHttp2Session => {
-  const session = connectHttp2(`http://${host}:${port}`)
+  const session = connectHttp2(`http://${formatAddress({ host, port })}`)
   session.on('error', () => {})
   t.teardown(() => session.destroy())
   return session
@@ -132,7 +132,15 @@ export const ask = async (
 ): Promise<Asked> => {
   const reply = await fetchHttp2(
     session,
-    { ':method': 'POST', ':path': path, 'content-type': 'application/grpc', te: 'trailers', ...headers },
+    // Node would leave the brackets of an IPv6 address out.
+    {
+      ':authority': 'proxy',
+      ':method': 'POST',
+      ':path': path,
+      'content-type': 'application/grpc',
+      te: 'trailers',
+      ...headers,
+    },
     body,
   )
   const said = { ...reply.headers, ...reply.trailers }
