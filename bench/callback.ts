@@ -11,7 +11,7 @@ import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { cpuSeconds, family } from './procfs.ts'
 
-const SECONDS = Number(process.argv[2] ?? 4)
+const SECONDS = Number(process.argv[2] ?? 10)
 const [API, FRONT, DIALLED, PORT] = [52_001, 52_002, 52_003, 52_004]
 
 const APP = `

@@ -23,9 +23,10 @@ export const http1Calls =
   (server: Http1Server) =>
   ({ stream, flags, rawHeaders }: Call): void => {
     const isEnded = (flags & constants.NGHTTP2_FLAG_END_STREAM) !== 0
-    const key = randomBytes(16).toString('base64')
-    send(server, stream, toHttp1(rawHeaders, isEnded, key), true)
+    send(server, stream, toHttp1(rawHeaders, isEnded, webSocketKey), true)
   }
+
+const webSocketKey = (): string => randomBytes(16).toString('base64')
 
 const send = (server: Http1Server, stream: ServerHttp2Stream, wanted: Http1Request, mayRepeat: boolean): void => {
   const upstream = request({

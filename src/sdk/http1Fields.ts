@@ -25,10 +25,10 @@ export interface Http1Request {
 }
 
 /**
- * The HTTP/1 request that stands for these fields of HTTP/2 (RFC 9113 section 8.3.1, RFC 8441 section 5.2). `key` is the
+ * The HTTP/1 request that stands for these fields of HTTP/2 (RFC 9113 section 8.3.1, RFC 8441 section 5.2). `key` makes the
  * Sec-WebSocket-Key that HTTP/2 does without.
  */
-export const toHttp1 = (rawHeaders: readonly string[], isEnded: boolean, key: string): Http1Request => {
+export const toHttp1 = (rawHeaders: readonly string[], isEnded: boolean, key: () => string): Http1Request => {
   const pseudo: Record<string, string> = {}
   const fields: string[] = []
   const cookies: string[] = []
@@ -50,7 +50,7 @@ export const toHttp1 = (rawHeaders: readonly string[], isEnded: boolean, key: st
   if (body === 'chunked') fields.push('transfer-encoding', 'chunked')
   if (upgrade !== undefined) {
     fields.push('connection', 'Upgrade', 'upgrade', upgrade)
-    if (upgrade === 'websocket') fields.push('sec-websocket-key', key)
+    if (upgrade === 'websocket') fields.push('sec-websocket-key', key())
   }
   return {
     method: upgrade === undefined ? pseudo[':method']! : 'GET',

@@ -27,14 +27,18 @@ test('a request of HTTP/2 in HTTP/1: Host, its cookies in one, its framing', asy
     ['Host and :authority', ['host', 'other'], true, { fields: ['host', 'shop'] }],
   ]
   for (const [what, more, isEnded, expected] of cases)
-    t.match(toHttp1([...HEAD, ...more], isEnded, 'KEY'), expected, what)
-  const withHost = toHttp1([':method', 'GET', ':path', '/', 'host', 'other'], true, 'KEY')
+    t.match(
+      toHttp1([...HEAD, ...more], isEnded, () => 'KEY'),
+      expected,
+      what,
+    )
+  const withHost = toHttp1([':method', 'GET', ':path', '/', 'host', 'other'], true, () => 'KEY')
   t.same(withHost, { method: 'GET', path: '/', fields: ['host', 'other'], body: 'none' })
 })
 
 test('an extended CONNECT is an upgrade, of a WebSocket with a key', async (t) => {
   const connect = (protocol: string) =>
-    toHttp1([':method', 'CONNECT', ':protocol', protocol, ':path', '/', ':authority', 'shop'], false, 'KEY')
+    toHttp1([':method', 'CONNECT', ':protocol', protocol, ':path', '/', ':authority', 'shop'], false, () => 'KEY')
   t.same(connect('websocket'), {
     method: 'GET',
     path: '/',
