@@ -66,6 +66,8 @@ export const grpcChannel = (
   let isReady = false
   /** When the server last gave a sign of life. */
   let heardAt = 0
+  /** What is to be done when the server answers a PING. */
+  const probing = new Set<() => void>()
   let failures = 0
   let cancelRetry: (() => void) | undefined
   let isClosed = false
@@ -102,6 +104,7 @@ export const grpcChannel = (
   const lost = (why: string): void => {
     session = undefined
     isReady = false
+    probing.clear()
     failures++
     if (isClosed) return
     cancelRetry = clock.after(backoffMs(failures, PAUSE, random), () => {
@@ -119,6 +122,22 @@ export const grpcChannel = (
     call.hears.ended(status)
   }
 
+  /** Asks whether a silent server is still there: calls wait for its answer, and without one the connection ends. */
+  const probe = (on: ClientHttp2Session, message: string, alive: () => void): void => {
+    if (on.destroyed) return
+    probing.add(alive)
+    if (probing.size > 1) return
+    const cancel = clock.after(FIRST_MS_MAX, () => on.destroy(new Error(message)))
+    on.ping((error) => {
+      cancel()
+      const waiting = [...probing]
+      probing.clear()
+      if (error !== null) return
+      heardAt = clock.now()
+      for (const each of waiting) each()
+    })
+  }
+
   const begin = (call: Call, on: ClientHttp2Session): void => {
     if (on.destroyed || on.closed) return
     const stream = on.request({
@@ -132,9 +151,10 @@ export const grpcChannel = (
     const begunAt = clock.now()
     call.cancelWait = clock.after(FIRST_MS_MAX, () => {
       const message = `${formatAddress(server)} did not answer within ${FIRST_MS_MAX} ms`
-      // Whoever says nothing to anybody is not there any more, whatever the connection looks like.
-      if (heardAt < begunAt) on.destroy(new Error(message))
-      else finish(call, { code: GRPC.deadlineExceeded, message, isConnection: false })
+      const timedOut = (): void => finish(call, { code: GRPC.deadlineExceeded, message, isConnection: false })
+      // Whoever says nothing to anybody may not be there any more, whatever the connection looks like.
+      if (heardAt < begunAt) probe(on, message, timedOut)
+      else timedOut()
     })
     const frames = frameReader()
     let status: GrpcStatus | undefined
