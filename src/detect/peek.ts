@@ -54,7 +54,11 @@ export const peek = (stream: Duplex, options: PeekOptions): Promise<Peeked> => {
   }
 
   return new Promise((resolve, reject) => {
+    let isSettled = false
     const settle = (detection: Detection): void => {
+      // Bytes that were put back twice would be a request that is sent twice.
+      if (isSettled) return
+      isSettled = true
       stop()
       resolve(peeked(detection))
     }
@@ -72,6 +76,7 @@ export const peek = (stream: Duplex, options: PeekOptions): Promise<Peeked> => {
     const spoke = (): void => settle(look(false, true, false)!)
     const timeUp = (): void => settle(look(false, false, true)!)
     const aborted = (): void => {
+      isSettled = true
       stop()
       peeked(closed)
       reject(signal!.reason)

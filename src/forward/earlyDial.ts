@@ -50,9 +50,14 @@ export const dialWhileSilent = (
   const cancel = clock.after(silenceMs, () => {
     early = begin()
     const ended = onlyWords ? () => {} : spoke
-    early.upstream.then(({ stream }) => {
-      if (!over) stopListening = listenTo(stream, spoke, ended)
-    }, ended)
+    early.upstream.then(
+      ({ stream }) => {
+        if (!over) stopListening = listenTo(stream, spoke, ended)
+      },
+      () => {
+        if (!over) ended()
+      },
+    )
   })
   return () => {
     over = true

@@ -210,6 +210,20 @@ t.test('the server speaking first decides, and ends the subscription', async (t)
   t.equal((await buffer(accepted)).toString(), 'EHLO')
 })
 
+t.test('a server that is heard of after it was decided changes nothing: no byte is there twice', async (t) => {
+  const { accepted, client } = await pair(t)
+  let late = () => {}
+  const serverSpoke = (spoke: () => void) => {
+    late = spoke
+    return () => {}
+  }
+  const peeking = peek(accepted, options(manualClock(), { serverSpoke }))
+  client.end('GET / HTTP/1.1\r\n\r\n')
+  t.equal((await peeking).detection.protocol, 'http1')
+  late()
+  t.equal((await buffer(accepted)).toString(), 'GET / HTTP/1.1\r\n\r\n')
+})
+
 t.test('a signal ends the wait with its reason, and the bytes are back', async (t) => {
   const { accepted, client } = await pair(t)
   const clock = manualClock()
