@@ -44,7 +44,12 @@ const serve = (
     times: http2Times(plan),
     clock,
     count: life.count,
-    ended: (ended, error) => done({ ...life.count, ended, ...(error && { error: described(error) }) }),
+    ended: (ended, error) => {
+      const told = () => done({ ...life.count, ended, ...(error && { error: described(error) }) })
+      // A GOAWAY is on its way: closing with bytes of the client unread would reset the connection, and overtake it.
+      if (stream.writableEnded && !stream.destroyed && !stream.readableEnded) stream.once('close', told)
+      else told()
+    },
   }
   const serving = serveHttp2(stream, face, upgraded)
   life.closer = (why) => serving.close(why)

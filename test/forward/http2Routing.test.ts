@@ -411,6 +411,7 @@ test('a client that floods is told to calm down, its Outcome says so, and the ot
   client.socket.write(preface)
   client.socket.write(Buffer.concat(Array.from({ length: 200 }, () => settings())))
   await client.rest()
+  while (sluice.outcomes.length === 0) await new Promise((resolve) => setImmediate(resolve))
   t.match(sluice.outcomes, [{ ended: 'protocolError', error: { code: 'HTTP2_ENHANCE_YOUR_CALM' } }])
   t.match(await fetchHttp2(other), { status: 200 })
 })
@@ -444,6 +445,61 @@ test('requests that are reset for a fault of their client leave an Outcome each,
     ],
   )
   client.socket.destroy()
+})
+
+test('rules decide each request of a connection: by authority, method, path and header', async (t) => {
+  const seen: string[] = []
+  let failures = 0
+  const sluice = await beforeHttp2(
+    t,
+    (stream, fields) => {
+      seen.push(`${fields[':method']} ${fields[':path']} ${fields['x-env'] ?? '-'} ${fields.cookie ?? '-'}`)
+      const isLater = fields[':path'] === '/again' && failures++ === 0
+      stream.respond({ ':status': isLater ? 503 : 200, server: 'theirs' })
+      stream.end()
+    },
+    `
+rules:
+  - { name: no trace, when: { method: TRACE }, then: { deny: true } }
+  - { name: gone, when: { authority: old.example }, then: { deny: true, http: { deny: { status: 410 } } } }
+  - { name: few, when: { path: /few/** }, then: { http: { rateLimit: { requests: 1, per: 1h } } } }
+  - { name: moved, when: { path: /moved }, then: { http: { redirect: { to: "https://{authority}{target}", status: 308 } } } }
+  - { name: again, when: { path: /again }, then: { http: { retry: { attempts: 1, on: [503] } } } }
+  - { name: beta, when: { header: { x-beta: { equals: "yes" } } }, then: { http: { request: { set: { x-env: beta } } } } }
+  - { name: fields, when: { path: /api/* }, then: { http: { request: { remove: [cookie] }, response: { remove: server, set: { x-out: a } } } } }
+`,
+  )
+  const session = http2Client(t, sluice.address.port)
+  const cases: [fields: Record<string, string>, want: object][] = [
+    [{ ':method': 'TRACE' }, { status: 403, headers: { 'sluice-error': 'denied' } }],
+    [{ ':authority': 'old.example' }, { status: 410 }],
+    [{ ':authority': 'new.example' }, { status: 200, headers: { server: 'theirs' } }],
+    [{ ':path': '/few/a' }, { status: 200 }],
+    [{ ':path': '/few/b' }, { status: 429, headers: { 'sluice-error': 'rateLimited' } }],
+    [
+      { ':path': '/moved', ':authority': 'a' },
+      { status: 308, headers: { location: 'https://a/moved' } },
+    ],
+    [{ ':path': '/again' }, { status: 200 }],
+    [{ 'x-beta': 'yes' }, { status: 200 }],
+    [
+      { ':path': '/api/x', cookie: 'a=b' },
+      { status: 200, headers: { 'x-out': 'a', server: undefined } },
+    ],
+    [
+      { ':path': '/api/%78?y', 'x-beta': 'yes', cookie: 'a=b' },
+      { status: 200, headers: { 'x-out': 'a' } },
+    ],
+  ]
+  for (const [fields, want] of cases) t.match(await fetchHttp2(session, fields), want, JSON.stringify(fields))
+  t.same(seen, [
+    ...['GET / - -', 'GET /few/a - -', 'GET /again - -', 'GET /again - -', 'GET / beta -', 'GET /api/x - -'],
+    'GET /api/%78?y beta -',
+  ])
+  t.same(
+    sluice.requests.map(({ status, attempts }) => `${status} ${attempts}`),
+    ['403 0', '410 0', '200 1', '200 1', '429 0', '308 0', '200 2', '200 1', '200 1', '200 1'],
+  )
 })
 
 test('never-indexed fields stay so on the way to the upstream', async (t) => {

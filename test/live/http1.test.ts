@@ -199,6 +199,24 @@ test('wrk: a thousand requests and more, without a single error', async (t) => {
   t.notMatch(said, /Socket errors|Non-2xx/)
 })
 
+test('curl --http2 and nghttp -u upgrade to HTTP/2; with a body the request goes on as HTTP/1.1', async (t) => {
+  const { url, requests } = await before(t, await nodeServer(t))
+  const said = await output('curl', '-sv', '--http2', `${url}/1`, `${url}/2`)
+  t.match(said, /HTTP\/1.1 101 Switching Protocols[\s\S]*< HTTP\/2 200[\s\S]*x-seen: GET \/1 1.1 /)
+  t.match(said, /Re-using existing connection[\s\S]*< HTTP\/2 200[\s\S]*x-seen: GET \/2 1.1 /)
+  const posted = await output('curl', '-sv', '--http2', '-d', 'hello', `${url}/3`)
+  t.match(posted, /^hello[\s\S]*< HTTP\/1.1 200 OK[\s\S]*x-seen: POST \/3 1.1 /)
+  t.notMatch(posted, / 101 /)
+  t.match(
+    await output('nghttp', '-uv', `${url}/4`),
+    /HTTP Upgrade success[\s\S]*:status: 200[\s\S]*x-seen: GET \/4 1.1 /,
+  )
+  t.match(
+    requests.map(({ target, version, status }) => `${target} ${version} ${status}`),
+    ['/1 1.1 200', '/2 2 200', '/3 1.1 200', '/4 1.1 200'],
+  )
+})
+
 test('node:http and undici: agents, pipelining, abort', async (t) => {
   const { url, address } = await before(t, await nodeServer(t))
   const body = await new Promise<string>((resolve, reject) => {

@@ -1,10 +1,11 @@
 import { execFile, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
-import { createServer, type ServerHttp2Stream } from 'node:http2'
+import { connect as connectHttp2, createServer, type ServerHttp2Stream } from 'node:http2'
 import { connect as connectTcp, createServer as createTcp } from 'node:net'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
+import type { Duplex } from 'node:stream'
 import { promisify } from 'node:util'
 import {
   Client,
@@ -19,6 +20,7 @@ import {
   status,
 } from '@grpc/grpc-js'
 import { type Test, test } from 'tap'
+import { WebSocket } from 'ws'
 import { front } from '../support/front.ts'
 import { http2Proxy, listening } from '../support/http2Proxy.ts'
 
@@ -70,6 +72,70 @@ test('h2load: ten thousand requests on eight connections, none fails', async (t)
   const { port } = await http2Proxy(t, await echo(t))
   const report = await output('h2load', ['-n10000', '-c8', '-m32', `http://127.0.0.1:${port}/`])
   t.match(report, /10000 succeeded, 0 failed, 0 errored/)
+})
+
+test('a websocket pair by RFC 8441, from end to end over HTTP/2', async (t) => {
+  /** What ws does on a stream that stands already; it offers no other way to HTTP/2. */
+  const over = (stream: Duplex, isServer: boolean): WebSocket => {
+    const socket = new WebSocket(null as never, undefined, { autoPong: true } as never)
+    const inside = socket as unknown as { _isServer: boolean; setSocket: (...all: unknown[]) => void }
+    inside._isServer = isServer
+    inside.setSocket(stream, Buffer.alloc(0), { maxPayload: 2_000_000 })
+    return socket
+  }
+  const server = createServer({ settings: { enableConnectProtocol: true } })
+  server.on('stream', (stream: ServerHttp2Stream, fields) => {
+    stream.on('error', () => {})
+    if (fields[':protocol'] !== 'websocket') return stream.close(1)
+    stream.respond({ ':status': 200 })
+    const socket = over(stream, true)
+    socket.on('message', (data, isBinary) => socket.send(data, { binary: isBinary }))
+  })
+  server.on('session', (session) => t.teardown(() => session.destroy()))
+  const policy = 'rules: [{ name: chat, when: { path: /chat }, then: { http: { upgrade: { allow: [websocket] } } } }]'
+  const sluice = await front({ host: '127.0.0.1', port: await listening(t, server) }, policy)
+  t.teardown(() => sluice.close())
+  const session = connectHttp2(`http://127.0.0.1:${sluice.address.port}`)
+  t.teardown(() => session.destroy())
+  await once(session, 'remoteSettings')
+  const asking = (path: string) =>
+    session.request({ ':method': 'CONNECT', ':protocol': 'websocket', ':path': path, 'sec-websocket-version': '13' })
+  const refused = asking('/other')
+  t.match((await once(refused, 'response'))[0], { ':status': 500 })
+  const stream = asking('/chat')
+  t.match((await once(stream, 'response'))[0], { ':status': 200 })
+  const socket = over(stream, false)
+  const big = Buffer.alloc(1_000_000, 'x')
+  socket.send(big)
+  const [echoed] = (await once(socket, 'message')) as [Buffer]
+  t.ok(echoed.equals(big), 'a megabyte came back')
+  stream.end()
+  await once(stream, 'close')
+  while (sluice.requests.length < 2) await new Promise((resolve) => setImmediate(resolve))
+  t.ok(sluice.requests.some(({ upgrade, status }) => upgrade === 'websocket' && status === 200))
+})
+
+test('h2load under a policy of two hundred rules: none fails, and the denied are denied', async (t) => {
+  const rules = Array.from(
+    { length: 200 },
+    (_, at) =>
+      `  - { name: r${at}, when: { path: /r${at}/** }, then: { http: { request: { set: { x-rule: "${at}" } } } } }`,
+  )
+  const policy = `rules:\n  - { name: no, when: { path: /no/** }, then: { deny: true } }\n${rules.join('\n')}\n`
+  const sluice = await front({ host: '127.0.0.1', port: await echo(t) }, policy)
+  t.teardown(() => sluice.close())
+  const at = `http://127.0.0.1:${sluice.address.port}`
+  const report = await output('h2load', [
+    '-n2000',
+    '-c4',
+    '-m16',
+    `${at}/r7/a`,
+    `${at}/r199/b`,
+    `${at}/no/c`,
+    `${at}/d`,
+  ])
+  t.match(report, /2000 total, 2000 started, 2000 done, 1500 succeeded, 500 failed, 0 errored/)
+  t.match(report, /1500 2xx, 0 3xx, 500 4xx, 0 5xx/)
 })
 
 test('h2load with windows of 1 KiB and with large ones reads bodies of 1 MiB whole', async (t) => {
