@@ -189,7 +189,7 @@ export class Http1Upstream implements Upstream, Asking {
     if (read.framing !== 'none') return answer.head(head, false)
     this.#free()
     answer.head(head, true)
-    this.#over()
+    this.#over(answer)
   }
 
   /** A 101 answers an Upgrade, and over HTTP/2 an extended CONNECT, which wants a 2xx (RFC 8441 section 5). */
@@ -220,7 +220,7 @@ export class Http1Upstream implements Upstream, Asking {
     this.#free()
     if (trailers.length > 0) answer.trailers(trailers)
     else answer.data(chunk, true)
-    this.#over()
+    this.#over(answer)
   }
 
   #free() {
@@ -229,8 +229,9 @@ export class Http1Upstream implements Upstream, Asking {
   }
 
   /** What the server sends after the end of a response, or a request that goes on after it, makes the connection unfit. */
-  #over() {
-    if (this.#requestDone) return
+  #over(answered: Answer) {
+    // Where it is free, another request may have taken it by now.
+    if (this.#answer !== answered) return
     this.#answer = undefined
     this.#destroy()
   }

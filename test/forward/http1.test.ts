@@ -739,6 +739,32 @@ test('headers are set and removed as the policy says, and the upstream is told o
     },
   ))
 
+test('a request with a body that waited for a connection is sent on it, and answered', () => {
+  const isWaiting = Promise.withResolvers<void>()
+  return between(
+    (request, socket) => {
+      if (request.startsWith('POST')) return OK
+      // The second request waits by now: the connection goes to it as soon as this answer is in.
+      void isWaiting.promise.then(() => socket.write(OK))
+      return undefined
+    },
+    'defaults: { http: { pool: { connections: 1 } } }',
+    async (sluice, server) => {
+      const [first, second] = [await raw(sluice.address), await raw(sluice.address)]
+      first.send(get('/first'))
+      while (server.received.length === 0) await new Promise((resolve) => setImmediate(resolve))
+      second.send('POST /second HTTP/1.1\r\nHost: x.example\r\nContent-Length: 5\r\n\r\nhe')
+      while (sluice.world.http.hits.connections === 0) await new Promise((resolve) => setImmediate(resolve))
+      isWaiting.resolve()
+      await first.until(/ok$/)
+      second.send('llo')
+      assert.match(await second.until(/ok$/), /^HTTP\/1.1 200 OK\r\n/)
+      assert.equal(server.connections.length, 1)
+      for (const client of [first, second]) client.socket.destroy()
+    },
+  )
+})
+
 test('connections to one upstream, and the requests that wait for one, are limited', () =>
   between(
     () => undefined,
