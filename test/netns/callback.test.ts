@@ -23,6 +23,7 @@ listeners:
   outbound: { address: [] }
   inbound: { address: "127.0.0.1:8000", destination: "192.0.2.1:80" }
 rules:
+  - { name: tcp, when: { protocol: opaque }, then: { upstream: { channel: http } } }
 ${['http', 'http2', 'grpc', 'python'].map((app) => `  - { name: ${app}, when: { authority: ${app} }, then: { upstream: { channel: ${app} } } }`).join('\n')}
 `
 const ENV = { DAPR_API_TOKEN: TOKEN }
@@ -143,6 +144,25 @@ test('apps of four kinds are called, though no SYN gets in and the apps listen n
   t.match(await call('python', '/'), { status: 200, body: /Directory listing/ })
   t.same(await grpcCall(10 * 2 ** 20), ['0', 10 * 2 ** 20], '10 MiB there and back')
   t.same(await grpcCall(0), ['0', 0])
+
+  const said = await pod.evaluate(
+    ({ net }) =>
+      new Promise<string>((settle, reject) => {
+        let text = ''
+        const socket = net.connect({ port: 8000, allowHalfOpen: true }, () => socket.end('\u0000no HTTP, nor TLS'))
+        socket.on('data', (chunk: Buffer) => {
+          text += chunk
+        })
+        socket.on('error', reject)
+        socket.on('end', () => settle(text))
+      }),
+    null,
+  )
+  t.equal(
+    said,
+    'for 192.0.2.1:80: \u0000no HTTP, nor TLS',
+    'opaque TCP, as CONNECT; its half-close goes there and back',
+  )
 
   const listening = (await sh(apps, 'ss', '-ltnH')).trim().split('\n')
   t.equal(listening.length, 1)

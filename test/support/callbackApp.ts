@@ -56,5 +56,11 @@ const KINDS: Readonly<Record<string, () => Promise<AppServer>>> = {
 }
 
 const server = await KINDS[kind ?? '']!()
-const callback = serveOverCallback({ proxy, appId, server, token: process.env.DAPR_API_TOKEN, timing: { pingMs: 700 } })
+const callback = serveOverCallback({
+  ...{ proxy, appId, server, token: process.env.DAPR_API_TOKEN, timing: { pingMs: 700 } },
+  tcp: (stream, { destination }) => {
+    stream.write(`for ${destination}: `)
+    stream.pipe(stream)
+  },
+})
 callback.on('state', (state) => process.stderr.write(`${JSON.stringify(state)}\n`))
