@@ -8,6 +8,8 @@
 #include <sys/socket.h>
 #include <sys/uio.h>
 
+enum { FLAGS = MSG_DONTWAIT | MSG_NOSIGNAL };
+
 /* send(fd, first, firstBytes, second): how many bytes the system took of both, or minus errno. `second` may be missing. */
 static napi_value send_both(napi_env env, napi_callback_info info) {
   napi_value argv[4];
@@ -25,10 +27,11 @@ static napi_value send_both(napi_env env, napi_callback_info info) {
   struct iovec parts[2] = {{.iov_base = data, .iov_len = (size_t)length}};
   size_t count = 1;
   if (argc > 3 && napi_get_buffer_info(env, argv[3], &parts[1].iov_base, &parts[1].iov_len) == napi_ok) count = 2;
-  struct msghdr message = {.msg_iov = parts, .msg_iovlen = count};
+  struct iovec *only = count == 1 ? &parts[0] : length == 0 ? &parts[1] : NULL;
+  struct msghdr both = {.msg_iov = parts, .msg_iovlen = 2};
   ssize_t sent;
   do {
-    sent = sendmsg(fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+    sent = only != NULL ? send(fd, only->iov_base, only->iov_len, FLAGS) : sendmsg(fd, &both, FLAGS);
   } while (sent < 0 && errno == EINTR);
   return number(env, sent < 0 ? -errno : sent);
 }
