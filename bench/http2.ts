@@ -65,6 +65,8 @@ const measurements: readonly Measurement[] = [
   requests('small', 200, 4),
   requests('10 KiB', 8, 8),
   requests('1 MiB', 8, 2),
+  requests('10 KiB', 200, 2),
+  requests('1 MiB', 200, 1),
 ]
 
 /** nghttpd for HTTP/2 and nginx for HTTP/1, both with files of zeros. */
@@ -192,6 +194,7 @@ export const http2ToHttp1: Suite = {
     nghttpxTo(`127.0.0.1,${http1Port}`),
     nginxToHttp1,
     sluiceTo(http1Port, 'http1', 0, 'sluice'),
+    sluiceTo(http1Port, 'http1', 200, 'sluice, 200 rules'),
   ],
   measurements,
 }

@@ -57,9 +57,8 @@ export const runSuite = async (suite: Suite, { rounds, scale, only, say }: Effor
       const values: Record<string, Record<string, number[]>> = {}
       for (let round = 0; round <= rounds; round += 1) {
         for (let turn = 0; turn < suite.contenders.length; turn += 1) {
-          const length = round === 0 ? scale / 4 : scale
           const one = (turn + round) % suite.contenders.length
-          const { name, answer } = await crew.ask(one, (contender) => measurement.run(contender, length))
+          const { name, answer } = await crew.ask(one, (contender) => measurement.run(contender, scale))
           if (round === 0) continue
           for (const { key } of measurement.metrics) ((values[key] ??= {})[name] ??= []).push(answer[key] ?? Number.NaN)
         }
