@@ -6,9 +6,9 @@ import type { Measurement, Suite } from './rounds.ts'
 
 /** How long each of the five takes for an answer, in milliseconds; 0 is an answer with 503, at once. */
 const CASES: Readonly<Record<string, readonly number[]>> = {
-  'five servers that take 2, 3, 4, 6 and 10 ms': [2, 3, 4, 6, 10],
-  'four that take 2 ms, one that is slow by 100×': [2, 2, 2, 2, 200],
-  'four that take 2 ms, one that answers 503 at once': [2, 2, 2, 2, 0],
+  'five servers that take 10, 15, 20, 30 and 50 ms': [10, 15, 20, 30, 50],
+  'four that take 10 ms, one that is slow by 100×': [10, 10, 10, 10, 1000],
+  'four that take 10 ms, one that answers 503 at once': [10, 10, 10, 10, 0],
 }
 
 const ports = await Promise.all([1, 2, 3, 4, 5].map(freePort))
@@ -82,7 +82,7 @@ ${ports.map((to, n) => `  server s${n} 127.0.0.1:${to} pool-max-conn 100`).join(
     `haproxy ${algorithm}`,
   )
 
-const sluiceBy = (algorithm: string): Start =>
+const sluiceBy = (algorithm: string, name: string): Start =>
   sluice(
     (port) => `
 apiVersion: sluice/v1
@@ -94,13 +94,18 @@ log: { level: error }
 defaults: { balance: { algorithm: ${algorithm} } }
 rules: [{ name: five, then: { upstream: { address: [${ports.map((to) => `127.0.0.1:${to}`).join(', ')}] } } }]
 `,
-    `sluice ${algorithm}`,
+    name,
   )
 
 /** Five upstreams that differ: what is left of that for the client. */
 export const balance: Suite = {
   name: 'balance',
-  contenders: [sluiceBy('p2c'), sluiceBy('leastRequest'), haproxyBy('leastconn'), haproxyBy('random(2)')],
+  contenders: [
+    sluiceBy('p2c', 'sluice'),
+    sluiceBy('leastRequest', 'sluice leastRequest'),
+    haproxyBy('leastconn'),
+    haproxyBy('random(2)'),
+  ],
   measurements: Object.entries(CASES).map(([name, takes]) => measurement(name, takes)),
   prepare: startServers,
 }

@@ -52,7 +52,8 @@ export const choosingOf = (
   const chosen = (service: ReturnType<typeof http.balancers.ofAddresses>) =>
     service === undefined ? 'overloaded' : new Choosing(service, clock, hash, connectMs)
   if (upstream.is === 'addresses') return chosen(http.balancers.ofAddresses(upstream.addresses, balancing))
-  const port = scheme === undefined ? connection.destination.port : portOf(scheme)
+  const isTls = settled(verdict['upstream.tls']) !== false
+  const port = scheme === undefined ? connection.destination.port : portOf(isTls ? 'https' : 'http')
   const to = upstream.is === 'authority' ? { host: upstream.name, port: upstream.port ?? port } : name
   // The policy names something, and nobody knows names here.
   const names = discovery?.()

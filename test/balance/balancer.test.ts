@@ -282,3 +282,32 @@ test('an endpoint that fails fast does not look like a fast one', async (t) => {
   }
   t.ok((chosen['10.0.0.1'] ?? 0) < 20, `${chosen['10.0.0.1']} of 200 to the one that fails`)
 })
+
+test('one of five that is slow by 100× gets one request in a thousand, and a fifth of the clients does not hang on it', async (t) => {
+  const { balancer, clock, take } = balancerOf([1, 2, 3, 4, 5].map((n) => endpoint(n)))
+  const random = dice(21)
+  let slow = 0
+  let all = 0
+  const ask = (): void => {
+    const use = take().use!
+    const isSlow = hostOf(use) === '10.0.0.5'
+    all += 1
+    if (isSlow) slow += 1
+    // Now and then a fast one has a hiccup, of which the estimate makes a peak.
+    const hiccup = random() < 0.01 ? 100 * random() : 0
+    clock.after((isSlow ? 1000 : 10) + hiccup, () => {
+      use.answered()
+      use.judged(true)
+      use.released()
+      ask()
+    })
+  }
+  for (let client = 0; client < 8; client++) ask()
+  clock.advance(2_000)
+  t.ok(slow <= 8, `${slow} of ${all} before anything was known`)
+  slow = 0
+  all = 0
+  clock.advance(20_000)
+  t.ok(all > 12_000 && slow * 1000 < all, `${slow} of ${all}`)
+  t.equal(balancer.inFlight, 8)
+})

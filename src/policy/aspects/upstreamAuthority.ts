@@ -19,7 +19,7 @@ const LABELS = /^[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?(?:\.[a-z0-9_](?:[a-z0-9
 export const authority = v.pipe(
   name,
   v.description(
-    'a name, which the sources of `discovery` turn into endpoints, whatever the client asked for; without a port 80, or 443 where TLS is spoken to it; a trailing dot keeps the search paths away',
+    'a name, which the sources of `discovery` turn into endpoints, whatever the client asked for; without a port 80, or 443 where TLS is spoken to it, and for what is passed as bytes the port that the client asked for; a trailing dot keeps the search paths away',
   ),
   v.transform((it) => ({ is: 'authority', ...it }) as const),
 )
