@@ -1,11 +1,7 @@
 import { EventEmitter, once } from 'node:events'
 import { resolve } from 'node:path'
 import manifest from '../package.json' with { type: 'json' }
-import type { ListenerOptions, Listening } from './accept/listen.ts'
-import { openListeners } from './accept/openListeners.ts'
-import { ownAddresses } from './accept/ownAddresses.ts'
-import { ownDials } from './accept/ownDials.ts'
-import { tunedOpener } from './accept/socketOptions.ts'
+import type { Listening } from './accept/listen.ts'
 import { keepCandidate } from './admin/candidate.ts'
 import { configPaths } from './admin/configPaths.ts'
 import { countBalance, tellBalance } from './admin/liveBalance.ts'
@@ -16,27 +12,24 @@ import { countTls, keepTls } from './admin/liveTls.ts'
 import { openAdmin } from './admin/openAdmin.ts'
 import type { Callback } from './callback/openCallback.ts'
 import type { Connector } from './command/connector.ts'
-import { type EnvironmentRead, type Otlp, readEnvironment } from './command/environment.ts'
+import { type EnvironmentRead, readEnvironment } from './command/environment.ts'
 import { openConnector } from './command/openConnector.ts'
-import { callbackOf, gatewayOf, listenersOf } from './config.ts'
-import { createHttpState } from './forward/httpState.ts'
+import { callbackOf, listenersOf } from './config.ts'
+import { createHttpState, type HttpState } from './forward/httpState.ts'
 import type { TlsWorld } from './forward/tlsWorld.ts'
-import { loadPump, type Pump } from './native/pump.ts'
-import { loadShim, type Shim } from './native/shim.ts'
-import { formatAddress } from './net/address.ts'
+import { type Address, formatAddress } from './net/address.ts'
 import { systemClock } from './net/clock.ts'
 import { type Arguments, type Command, type Io, repeated } from './net/commandLine.ts'
-import { tcpDialer } from './net/dial.ts'
-import { relay } from './net/relay.ts'
 import { formatDiagnostic } from './policy/diagnostic.ts'
 import { SECTIONS, type Sections } from './policy/sections.ts'
-import type { World } from './proxy.ts'
+import { FLUSH_MS_MAX, gatewayFor, openNative, openServing, tracesOf } from './serving.ts'
 import { createLedger, type Ledger } from './telemetry/ledger.ts'
 import { createLog, type Log, type LogOptions } from './telemetry/log.ts'
 import { countConnections, countExposed, countRequests, createMetrics, type Metrics } from './telemetry/metrics.ts'
 import { createRecorder } from './telemetry/recording.ts'
-import { openTraces, type Traces } from './telemetry/traces.ts'
 import { countTrialMetrics, countTrials } from './telemetry/trialCounts.ts'
+import type { Seen } from './workerMessages.ts'
+import { openWorkers, threadsOf, type Workers } from './workers.ts'
 
 /** `sluice serve`. */
 export const serveCommand: Command = {
@@ -106,17 +99,21 @@ const serve = async (
   ledger.subscribeRequests((request, life) => log.request(request, life, systemClock.time()))
   const tls = await keepTls(sections, systemClock, log)
   const discovery = await keepDiscovery(sections, systemClock, Math.random, log)
-  const shim = shimOrWarning(log)
-  const pump = shim && pumpOrWarning(log)
+  const threads = threadsOf(sections, trial !== undefined, log.warn)
+  const native = openNative(log.warn, threads === 1)
+  const { pump } = native
+  let workers: Workers | undefined
   let inForce = sections
   let countReload: CountReload = () => {}
   const live = keepPolicy(paths, loaded, systemClock, {
-    prepare: async ({ sections }) => {
+    prepare: async ({ sections }, { files }) => {
       const useTls = await tls.prepare(sections)
       const useDiscovery = await discovery.prepare(sections)
+      const useInWorkers = await workers?.prepare(files)
       return () => {
         useTls()
         useDiscovery()
+        useInWorkers?.()
       }
     },
     reloaded: (reload) => {
@@ -148,26 +145,18 @@ const serve = async (
   })
 
   const traces = await tracesOf(sections.traces, environment.otlp)
-  const dials = ownDials(systemClock.now)
-  const listening: Listening[] = []
   const admin: Listening[] = []
   let connector: Connector | undefined
   let callback: Callback | undefined
-  const dial = tcpDialer(tunedOpener(sections.sockets, shim, dials))
   const http = createHttpState(systemClock, Math.random, traces)
-  http.balancers.askBy(dial)
   http.balancers.subscribe(tellBalance(log))
-  const world: World = {
+  const given = {
     policy: live.policy,
     candidate: candidate.policy,
     recorder,
-    dial,
-    relay: pump?.relay ?? relay,
     clock: systemClock,
-    random: Math.random,
     http,
     ledger,
-    isOwn: ownAddresses(() => [...listening, ...admin].map(({ address }) => address), systemClock.now),
     tls,
     get channels() {
       return callback?.channels
@@ -176,13 +165,16 @@ const serve = async (
       return discovery.current()
     },
   }
-  const exposed = await gatewayFor(world, io, log)
+  const elsewhere = () => [...admin.map(({ address }) => address), ...(workers?.addresses() ?? [])]
+  const serving = openServing(given, native, log.warn, elsewhere)
+  const { world } = serving
+  const exposed = await gatewayFor(world, io.env, log)
   /** Closes what accepts, then what is under way, then what others look at until the end. */
   const end = async (drainMs: number): Promise<void> => {
-    for (const each of listening) each.close()
+    serving.close()
     live.close()
     candidate.close()
-    await Promise.all([connector?.close(drainMs), ledger.drain(drainMs)])
+    await Promise.all([connector?.close(drainMs), ledger.drain(drainMs), workers?.stop(drainMs)])
     callback?.close()
     await traces?.close(FLUSH_MS_MAX)
     for (const each of admin) each.close()
@@ -192,28 +184,46 @@ const serve = async (
     exposed.close()
   }
 
+  const listening = () => [...serving.listening.map(({ address }) => address), ...(workers?.addresses() ?? [])]
   const stop = new EventEmitter()
   try {
-    const metrics = metricsOf(ledger, tls, discovery)
+    const seen = () => workers?.seen() ?? []
+    const metrics = metricsOf(ledger, tls, discovery, seen)
     countBalance(metrics, http.balancers)
     const { registry } = metrics
-    countReload = countProcess(metrics, { ...world, recorder, time: systemClock.time })
-    const warn = (message: string) => log.warn(message)
-    const opened = (it: Listening) => void listening.push(it)
-    callback = await callbackFor(sections, tls, io, log, metrics)
-    const asked = callbackOf(sections).map((options) => ({ ...options, ...(callback && { serve: callback.serve }) }))
-    const wanted = [...listenersOf(sections), ...exposed.listeners, ...asked].map((options) => ({
-      ...options,
-      ownDials: dials,
-    }))
-    await openListeners(wanted, { world, shim, pump, opened, warn })
+    countReload = countProcess(metrics, {
+      ...world,
+      http: httpOfAll(world.http, seen),
+      recorder,
+      time: systemClock.time,
+    })
+    if (threads > 1) {
+      const { env } = io
+      const { files } = loaded.documents
+      const lost = () => void stop.emit('stop', 'a worker that dies')
+      workers = await openWorkers({
+        threads,
+        files,
+        env,
+        otlp: environment.otlp,
+        clock: systemClock,
+        ledger,
+        log,
+        lost,
+      })
+    } else {
+      callback = await callbackFor(sections, tls, io, log, metrics)
+      const asked = callbackOf(sections).map((options) => ({ ...options, ...(callback && { serve: callback.serve }) }))
+      await serving.listen([...listenersOf(sections), ...exposed.listeners, ...asked])
+    }
     const shutdown = () => stop.emit('stop', 'POST /shutdown')
     const shown = { world, registry, log, env: io.env, version, candidate, counts, recorder }
     await openAdmin({ ...shown, opened: (it) => void admin.push(it), shutdown })
+    workers?.own(admin.map(({ address }) => address))
     const config = resolve(io.cwd, paths[0] ?? '.')
     const about = { ...world, environment, metrics: registry, env: io.env, config, version, log }
     connector = await openConnector({ ...about, ...(traces && { trace: traces.inside }) })
-    if (listening.length === 0 && connector === undefined) throw new Error('no listener is configured')
+    if (listening().length === 0 && connector === undefined) throw new Error('no listener is configured')
   } catch (error) {
     log.error((error as Error).message)
     await end(0)
@@ -221,9 +231,12 @@ const serve = async (
     return 1
   }
   const commands = connector === undefined ? '' : `; commands on ${formatAddress(connector.address)}`
-  log.info(`sluice is ready: listening on ${listed(listening)}; admin on ${listed(admin)}${commands}`)
+  log.info(
+    `sluice is ready: listening on ${listed(listening())}; admin on ${listed(admin.map(({ address }) => address))}${commands}`,
+  )
 
   const signal = await Promise.race([io.stopped, once(stop, 'stop')])
+  await ledger.look()
   log.info(`${signal}: no new connections; ${ledger.open.size} open ones may end by themselves`)
   await end(world.policy().sections.limits.drain)
   log.info('sluice has stopped')
@@ -231,19 +244,11 @@ const serve = async (
   return 0
 }
 
-const FLUSH_MS_MAX = 2_000 // the last spans are worth a moment, and a collector that is down no more than that
-
-/** What the environment says of traces, over what the document says: pods are configured by variables. */
-const tracesOf = async (section: Sections['traces'], otlp: Otlp | undefined): Promise<Traces | undefined> => {
-  const endpoint = otlp?.endpoint ?? section.endpoint
-  if (endpoint === undefined) return undefined
-  return openTraces({ ...section, ...otlp, endpoint, version: manifest.version })
-}
-
-const metricsOf = (ledger: Ledger, tls: TlsWorld, discovery: KeptDiscovery): Metrics => {
+const metricsOf = (ledger: Ledger, tls: TlsWorld, discovery: KeptDiscovery, seen: () => readonly Seen[]): Metrics => {
   const metrics = createMetrics(manifest.version)
   countConnections(metrics, ledger)
-  countTls(metrics, tls)
+  const handshakes = () => sumOf([tls.terminator.active(), ...seen().map((each) => each.handshakes)])
+  countTls(metrics, tls, handshakes)
   countDiscovery(metrics, discovery)
   countRequests(metrics, ledger)
   countExposed(metrics, ledger)
@@ -251,19 +256,33 @@ const metricsOf = (ledger: Ledger, tls: TlsWorld, discovery: KeptDiscovery): Met
   return metrics
 }
 
-/** The gateway's listeners, and the keys it holds. What only it needs is loaded only where it listens. */
-const gatewayFor = async (
-  world: World,
-  { env }: Io,
-  log: Log,
-): Promise<{ readonly listeners: readonly ListenerOptions[]; readonly close: () => void }> => {
-  const options = gatewayOf(world.policy().sections)
-  if (options.length === 0) return { listeners: [], close: () => {} }
-  const { createGateway } = await import('./gateway/gateway.ts')
-  const { keepTokenKeys } = await import('./gateway/tokenKeys.ts')
-  const keys = await keepTokenKeys(() => world.policy().sections.gateway, env, systemClock, log.error)
-  const serve = createGateway(keys.verifier)
-  return { listeners: options.map((it) => ({ ...it, serve })), close: keys.close }
+const sumOf = (numbers: readonly number[]): number => numbers.reduce((sum, each) => sum + each, 0)
+
+/** What HTTP holds and has hit in this thread and in those that were looked at. */
+const httpOfAll = (
+  http: HttpState,
+  seen: () => readonly Seen[],
+): Pick<HttpState, 'hits'> & { readonly pool: Pick<HttpState['pool'], 'holds'> } => {
+  const sums = <T extends Readonly<Record<string, number>>>(ours: T, theirs: readonly T[]): T =>
+    Object.fromEntries(
+      Object.entries(ours).map(([key, value]) => [key, sumOf([value, ...theirs.map((it) => it[key]!)])]),
+    ) as T
+  return {
+    get hits() {
+      return sums(
+        http.hits,
+        seen().map((each) => each.hits),
+      )
+    },
+    pool: {
+      get holds() {
+        return sums(
+          http.pool.holds,
+          seen().map((each) => each.holds),
+        )
+      },
+    },
+  }
 }
 
 /** Channels that apps open towards us, where they may. Loaded only there. */
@@ -283,8 +302,8 @@ const callbackFor = async (
   return callback
 }
 
-const listed = (listening: readonly Listening[]): string =>
-  listening.length === 0 ? 'nothing' : listening.map(({ address }) => formatAddress(address)).join(', ')
+const listed = (addresses: readonly Address[]): string =>
+  addresses.length === 0 ? 'nothing' : addresses.map(formatAddress).join(', ')
 
 const reloaded = (reload: Reload, log: Log, ledger: Ledger): void => {
   if (reload.is === 'kept')
@@ -303,18 +322,3 @@ const needingRestart = (running: Sections, now: Sections): (keyof Sections)[] =>
   (Object.keys(SECTIONS) as (keyof Sections)[]).filter(
     (name) => !SECTIONS[name].onReload && changed(name, running, now),
   )
-
-/** Opaque bytes never pass through Node where the pump runs. */
-const pumpOrWarning = (log: Log): Pump | undefined => {
-  const loaded = loadPump(relay)
-  if (loaded.is === 'ready') return loaded.value
-  log.warn(`${loaded.reason}\nWithout the pump opaque connections cost more CPU.`)
-  return undefined
-}
-
-const shimOrWarning = (log: Log): Shim | undefined => {
-  const loaded = loadShim()
-  if (loaded.is === 'ready') return loaded.value
-  log.warn(`${loaded.reason}\nWithout it only listeners with a fixed destination can work.`)
-  return undefined
-}

@@ -10,6 +10,8 @@ const LINES = [
   ['main.ts'],
   ['diffCommand.ts', 'learnCommand.ts'], // use what replayCommand.ts makes of a capture
   ['serveCommand.ts', 'replayCommand.ts', 'tokenCommand.ts'], // what main.ts would be without its table of commands: it introduces the accepters to each other
+  ['workers.ts', 'serveWorker.ts'], // the two ends of `workers.threads`
+  ['serving.ts', 'workerMessages.ts'],
   ['config.ts'],
   ['sdk'], // the app's end of a callback channel, a program of its own; its words are callback's
   ['accept', 'gateway', 'callback', 'command', 'admin'],

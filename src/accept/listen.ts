@@ -25,6 +25,8 @@ export interface ListenerOptions {
   /** What becomes of each connection; `serve` unless said otherwise. */
   readonly serve?: typeof serve
   readonly ownDials?: OwnDials
+  /** Others listen there, too: each gets its share of the connections. */
+  readonly reusePort?: boolean
 }
 
 /** A listener at work. `close` stops accepting; connections already accepted live on. */
@@ -51,7 +53,7 @@ export const listen = (options: ListenerOptions, world: World, shim: Shim | unde
 }
 
 /** Binds a server to the address of its options. */
-export const listening = (server: Server, { address, name }: ListenerOptions): Promise<Listening> =>
+export const listening = (server: Server, { address, name, reusePort = false }: ListenerOptions): Promise<Listening> =>
   new Promise((resolve, reject) => {
     server.once('error', (error: NodeJS.ErrnoException) => {
       reject(
@@ -60,7 +62,7 @@ export const listening = (server: Server, { address, name }: ListenerOptions): P
         }),
       )
     })
-    server.listen({ host: address.host, port: address.port, ipv6Only: true, backlog: 4096 }, () => {
+    server.listen({ host: address.host, port: address.port, ipv6Only: true, reusePort, backlog: 4096 }, () => {
       // Accept errors (descriptors used up) are the kernel's to retry; they must not end the process.
       server.on('error', () => {})
       resolve({ address: boundTo(server), close: () => server.close() })

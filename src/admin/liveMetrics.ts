@@ -8,7 +8,7 @@ import type { Recorder } from '../telemetry/recording.ts'
 /** What is counted of a process beside its connections and requests. */
 export interface Counted {
   readonly ledger: Ledger
-  readonly http: Pick<HttpState, 'pool' | 'hits'>
+  readonly http: Pick<HttpState, 'hits'> & { readonly pool: Pick<HttpState['pool'], 'holds'> }
   readonly recorder: Pick<Recorder, 'dropped'>
   readonly policy: () => Policy
   /** Milliseconds since 1970. */

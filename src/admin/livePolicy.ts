@@ -53,7 +53,7 @@ export interface Changing {
    * Gets ready what a policy needs before it counts, and gives what puts that in use: called in the same turn in which
    * the policy begins to count. When it rejects, the policy is not used.
    */
-  readonly prepare?: (policy: Policy) => Promise<() => void>
+  readonly prepare?: (policy: Policy, documents: Documents) => Promise<() => void>
   /** Told afterwards. */
   readonly reloaded: (reload: Reload) => void
 }
@@ -71,7 +71,7 @@ export const keepPolicy = (
   const take = async (parsed: Loaded): Promise<Reload> => {
     if (parsed.is === 'mistaken') return { is: 'kept', problems: problemsOf(parsed) }
     try {
-      const use = await prepare(parsed.policy)
+      const use = await prepare(parsed.policy, parsed.documents)
       if (isClosed) return { is: 'unchanged' }
       use()
       policy = parsed.policy

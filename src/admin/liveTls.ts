@@ -53,7 +53,11 @@ export const certificateWarnings = ({ certificates }: TlsWorld, time: number, so
   })
 
 /** Expiry and load, for whoever scrapes: an alert on the first needs no log. */
-export const countTls = (metrics: Metrics, { certificates, terminator }: TlsWorld): void => {
+export const countTls = (
+  metrics: Metrics,
+  { certificates }: Pick<TlsWorld, 'certificates'>,
+  handshakes: () => number,
+): void => {
   metrics.gauge('certificate_expiry_timestamp_seconds', {
     help: 'When a certificate in use, or the first of its chain or of a bundle of roots, ends; seconds since 1970.',
     labels: ['name'],
@@ -76,6 +80,6 @@ export const countTls = (metrics: Metrics, { certificates, terminator }: TlsWorl
   metrics.gauge('tls_handshakes_active', {
     help: 'Handshakes with clients under way.',
     labels: [],
-    collect: (gauge) => gauge.set(terminator.active()),
+    collect: (gauge) => gauge.set(handshakes()),
   })
 }

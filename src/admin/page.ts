@@ -80,13 +80,14 @@ const stream = (response: ServerResponse, { ledger, pulse, time, version }: Page
   }
   const fed = feed(ledger, listener)
   response.on('drain', fed.resumed)
-  const tick = () => {
+  const tick = async () => {
     if (response.writableNeedDrain) return
+    await ledger.look()
     const live = [...ledger.open].slice(-LIVE_MAX).map(liveRow(pulse.now()))
     send('tick', { ...pulse.second(), open: ledger.open.size, live, missed: listener.dropped })
   }
-  tick()
-  const timer = setInterval(tick, TICK_MS)
+  void tick()
+  const timer = setInterval(() => void tick(), TICK_MS)
   response.on('close', () => {
     clearInterval(timer)
     fed.stop()

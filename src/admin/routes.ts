@@ -29,12 +29,17 @@ export const adminRoutes = (world: AdminWorld): AdminRoutes => ({
     const reasons = world.notReady()
     return reasons.length === 0 ? text(200, 'ready\n') : text(503, `not ready: ${reasons.join('; ')}\n`)
   },
-  'GET /metrics': async ({ message }) => exposition(world.registry, message.headers.accept ?? ''),
-  'GET /connections': () =>
-    json(
+  'GET /metrics': async ({ message }) => {
+    await world.ledger.look()
+    return exposition(world.registry, message.headers.accept ?? '')
+  },
+  'GET /connections': async () => {
+    await world.ledger.look()
+    return json(
       200,
       [...world.ledger.open].map((life) => present(life, world.now())),
-    ),
+    )
+  },
   'GET /config': () => json(200, effective(world.policy())),
   'GET /log-level': () => text(200, `${world.log.level}\n`),
   'PUT /log-level': async ({ body }) => {

@@ -11,8 +11,8 @@ export interface HttpState {
   readonly balancers: Balancers
   /** Marks the requests that passed here: eight hex digits of chance, so that no two proxies share them. */
   readonly hop: string
-  readonly rates: Rates
-  readonly budgets: Budgets
+  readonly rates: Pick<Rates, 'take'>
+  readonly budgets: Pick<Budgets, 'requested' | 'spend'>
   readonly idle: IdleWatch
   /** Present where traces are configured. */
   readonly traces?: Pick<Traces, 'begin'> | undefined
@@ -21,7 +21,12 @@ export interface HttpState {
 }
 
 /** A process that has served no request yet. */
-export const createHttpState = (clock: Clock, random: () => number, traces?: HttpState['traces']): HttpState => {
+export const createHttpState = (
+  clock: Clock,
+  random: () => number,
+  traces?: HttpState['traces'],
+  limits: Pick<HttpState, 'rates' | 'budgets'> = { rates: new Rates(clock), budgets: new Budgets(clock) },
+): HttpState => {
   const hits = { connections: 0, pending: 0, rate: 0, retryBudget: 0 }
   const pool = new Pool(clock, (what) => {
     hits[what]++
@@ -32,8 +37,8 @@ export const createHttpState = (clock: Clock, random: () => number, traces?: Htt
     hop: Math.floor(random() * 2 ** 32)
       .toString(16)
       .padStart(8, '0'),
-    rates: new Rates(clock),
-    budgets: new Budgets(clock),
+    rates: limits.rates,
+    budgets: limits.budgets,
     idle: new IdleWatch(clock),
     hits,
     traces,

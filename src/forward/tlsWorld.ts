@@ -5,7 +5,7 @@ import { createOriginator, type Originator } from '../net/tls/originate.ts'
 import { type CertificateSource, certificateFiles, type Entry } from '../net/tls/source.ts'
 import { type CertificateEvent, type CertificateStore, openCertificates } from '../net/tls/store.ts'
 import { createTerminator, type Terminator } from '../net/tls/terminate.ts'
-import { rotatingTicketKeys } from '../net/tls/tickets.ts'
+import { rotatingTicketKeys, sharedTicketKeys } from '../net/tls/tickets.ts'
 import type { Sections } from '../policy/sections.ts'
 import { createPlainPeers, type PlainPeers } from './plainPeers.ts'
 
@@ -32,17 +32,20 @@ export const sourceOf = ({ certificates, trust }: Sections, clock: Clock): Certi
 /** Roots and certificates may have the same name in the document; the store has one list of names. */
 export const trustName = (name: string): string => `trust ${name}`
 
-/** Opens the certificates of a document and all that ends and begins TLS with them. */
+/** Opens the certificates of a document and all that ends and begins TLS with them. `secret`: other threads have it, too. */
 export const openTls = async (
   sections: Sections,
   clock: Clock,
   report: (event: CertificateEvent) => void,
+  secret?: Uint8Array,
 ): Promise<TlsWorld> => {
   const { handshakeTimeout, maxHandshakes, ticketKeyLifetime, warnBeforeExpiry, keyLog: path } = sections.tls
   const certificates = await openCertificates(sourceOf(sections, clock), { clock, warnMs: warnBeforeExpiry, report })
   const keyLog: KeyLog | undefined = path === undefined ? undefined : openKeyLog(path)
   const common = { clock, handshakeMs: handshakeTimeout, ...(keyLog && { keyLog }) }
-  const tickets = rotatingTicketKeys({ now: clock.now, random: randomBytes, periodMs: ticketKeyLifetime })
+  const tickets = secret
+    ? sharedTicketKeys({ time: clock.time, secret, periodMs: ticketKeyLifetime })
+    : rotatingTicketKeys({ now: clock.now, random: randomBytes, periodMs: ticketKeyLifetime })
   return {
     certificates,
     terminator: createTerminator({ ...common, tickets, handshakesMax: maxHandshakes }),

@@ -14,6 +14,7 @@ import { sockets } from './sections/sockets.ts'
 import { tlsSettings } from './sections/tls.ts'
 import { traces } from './sections/traces.ts'
 import { trust } from './sections/trust.ts'
+import { workers } from './sections/workers.ts'
 import type { Shape } from './shape.ts'
 
 /** The top-level keys of a document beside apiVersion, defaults and rules. One file and one line each. */
@@ -32,6 +33,7 @@ export const SECTIONS = {
   commands,
   discovery,
   sockets,
+  workers,
 }
 
 export type SectionName = keyof typeof SECTIONS

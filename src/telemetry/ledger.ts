@@ -25,6 +25,8 @@ export interface Elsewhere {
   readonly show: () => void
   /** Adds them all up, those that were shown included. */
   readonly total: () => Total & { readonly direction: Direction }
+  /** Those of another thread, which can be looked at and no more. */
+  readonly lives?: () => readonly Life[]
 }
 
 /** Every open connection, and those who want to hear how each one ended. */
@@ -46,6 +48,13 @@ export interface Ledger {
   subscribe(hear: (outcome: Outcome) => void, wants?: () => boolean): () => void
   /** Each connection that was only counted. */
   subscribeCounts(hear: (alike: Alike, ms: number, bytes: Outcome['bytes']) => void): void
+  /** An Outcome, or a request, that was written in another thread. */
+  heard(outcome: Outcome): void
+  heardRequest(request: RequestOutcome, life: Life): void
+  /** Asks the threads that have connections; what `open` and `totals` say is then of now. */
+  look(): Promise<void>
+  /** How they are asked. */
+  lookBy(look: () => Promise<void>): void
   /** Each HTTP request, once, with the connection it came on. Returns how to stop listening. */
   subscribeRequests(hear: (request: RequestOutcome, life: Life) => void): () => void
   /** Closes the connections that the policy of now denies. */
@@ -54,8 +63,8 @@ export interface Ledger {
   drain(ms: number): Promise<void>
 }
 
-/** An empty ledger. */
-export const createLedger = (clock: Clock): Ledger => {
+/** An empty ledger. `thread` goes before the number of each connection. */
+export const createLedger = (clock: Clock, thread = ''): Ledger => {
   const open = new Set<Life>()
   const hearers = new Map<(outcome: Outcome) => void, () => boolean>()
   const countHearers: ((alike: Alike, ms: number, bytes: Outcome['bytes']) => void)[] = []
@@ -71,6 +80,7 @@ export const createLedger = (clock: Clock): Ledger => {
   let draining = false
   let emptied = () => {}
   const elsewhere: Elsewhere[] = []
+  let look = async () => {}
   const all = (): ReadonlySet<Life> => {
     for (const { show } of elsewhere) show()
     return open
@@ -80,7 +90,18 @@ export const createLedger = (clock: Clock): Ledger => {
   }
   return {
     get open() {
-      return all()
+      const afar = elsewhere.flatMap(({ lives }) => lives?.() ?? [])
+      return afar.length === 0 ? all() : new Set([...all(), ...afar])
+    },
+    heard(outcome) {
+      for (const hear of hearers.keys()) hear(outcome)
+    },
+    heardRequest(request, life) {
+      for (const hear of requestHearers) hear(request, life)
+    },
+    look: () => look(),
+    lookBy(asking) {
+      look = asking
     },
     alsoOpen(others) {
       elsewhere.push(others)
@@ -104,7 +125,7 @@ export const createLedger = (clock: Clock): Ledger => {
       return draining
     },
     begin(from, ageMs = 0) {
-      const life = new Life((++born).toString(36), clock, from, ageMs)
+      const life = new Life(thread + (++born).toString(36), clock, from, ageMs)
       if (requestHearers.size > 0) life.onRequest = requested
       open.add(life)
       return life

@@ -300,6 +300,7 @@ export const countExposed = (metrics: Metrics, ledger: Ledger): void => {
 /** A connection may live for days: its bytes count while it is open, and not only in the moment it ends. */
 const countBytes = (metrics: Metrics, ledger: Ledger): void => {
   const past = { inbound: { sent: 0, received: 0 }, outbound: { sent: 0, received: 0 } }
+  const most = { inbound: { sent: 0, received: 0 }, outbound: { sent: 0, received: 0 } }
   const ended = (direction: Direction, { sent, received }: Outcome['bytes']) => {
     past[direction].sent += sent
     past[direction].received += received
@@ -313,12 +314,13 @@ const countBytes = (metrics: Metrics, ledger: Ledger): void => {
     registers: [metrics.registry],
     collect: () => {
       counter.reset()
+      const open = ledger.totals()
       for (const direction of ['inbound', 'outbound'] as const) {
-        for (const way of ['sent', 'received'] as const) counter.inc({ direction, way }, past[direction][way])
-      }
-      for (const [direction, { sent, received }] of Object.entries(ledger.totals())) {
-        counter.inc({ direction, way: 'sent' }, sent)
-        counter.inc({ direction, way: 'received' }, received)
+        for (const way of ['sent', 'received'] as const) {
+          // Threads are not asked in one moment: what has ended since would count twice, and then once again.
+          most[direction][way] = Math.max(most[direction][way], past[direction][way] + open[direction][way])
+          counter.inc({ direction, way }, most[direction][way])
+        }
       }
     },
   })

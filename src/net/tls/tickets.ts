@@ -1,3 +1,5 @@
+import { hkdfSync } from 'node:crypto'
+
 const KEY_BYTES = 48 // Node: 16 for the name, 16 for the HMAC, 16 for AES-128
 
 /** Session ticket keys of one process, shared by every listener. `serial` tells one key from the next. */
@@ -21,6 +23,27 @@ export const rotatingTicketKeys = ({ now, random, periodMs }: TicketOptions): Ti
       if (now() - made < periodMs) return held
       made = now()
       held = { serial: held.serial + 1, key: random(KEY_BYTES) }
+      return held
+    },
+  }
+}
+
+/** Keys that threads make alike from one secret: a ticket sealed by one opens at each. `time` is the time of day. */
+export const sharedTicketKeys = ({
+  time,
+  secret,
+  periodMs,
+}: {
+  readonly time: () => number
+  readonly secret: Uint8Array
+  readonly periodMs: number
+}): TicketKeys => {
+  let held: { readonly serial: number; readonly key: Buffer } | undefined
+  return {
+    current: () => {
+      const serial = Math.floor(time() / periodMs)
+      if (held?.serial !== serial)
+        held = { serial, key: Buffer.from(hkdfSync('sha256', secret, '', `ticket key ${serial}`, KEY_BYTES)) }
       return held
     },
   }
