@@ -6,6 +6,7 @@ import { join } from 'node:path'
 import { type Contender, freePort, haproxy, nginx, type Start, sluice } from './contender.ts'
 import { cpuSeconds, residentBytes } from './procfs.ts'
 import type { Measurement, Suite } from './rounds.ts'
+import { idle, resting } from './tcp.ts'
 
 const serverPort = await freePort()
 
@@ -85,7 +86,7 @@ const haproxyHttp: Start = haproxy(
   (port) => `
 global
   nbthread 1
-  maxconn 4500
+  maxconn 7900
 defaults
   mode http
   http-reuse always
@@ -101,7 +102,7 @@ listen http
 const nginxHttp: Start = nginx(
   (port) => `
 http {
-  access_log off; keepalive_requests 100000000;
+  access_log off; keepalive_requests 100000000; keepalive_timeout 1h;
   upstream s { server 127.0.0.1:${serverPort}; keepalive 512; keepalive_requests 100000000; }
   server { listen 127.0.0.1:${port}; location / { proxy_pass http://s; proxy_http_version 1.1; proxy_set_header Connection ""; } }
 }
@@ -144,4 +145,13 @@ export const http1Rules: Suite = {
   prepare: startServer,
   contenders: [haproxyHttp, sluice((port) => policy(port, `rules:\n${RULES.join('\n')}`))],
   measurements: [requests('/0', 'no body', 8), requests('/0', 'no body', 200)],
+}
+
+/** What waiting clients cost: each contender fresh. */
+export const http1Memory: Suite = {
+  name: 'HTTP/1, fresh: memory',
+  fresh: true,
+  prepare: startServer,
+  contenders: [haproxyHttp, nginxHttp, sluice((port) => policy(port))],
+  measurements: [resting, idle(2000, 'http1')],
 }

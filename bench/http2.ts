@@ -7,6 +7,7 @@ import { join } from 'node:path'
 import { type Contender, freePort, haproxy, nginx, program, type Start, sluice } from './contender.ts'
 import { cpuSeconds, residentBytes } from './procfs.ts'
 import type { Measurement, Suite } from './rounds.ts'
+import { idle } from './tcp.ts'
 
 const http2Port = await freePort()
 const http1Port = await freePort()
@@ -112,11 +113,11 @@ const haproxyTo = (server: string): Start =>
     (port) => `
 global
   nbthread 1
-  maxconn 4500
+  maxconn 7900
 defaults
   mode http
-  timeout client 1m
-  timeout server 1m
+  timeout client 1h
+  timeout server 1h
   timeout connect 10s
   http-reuse always
 frontend f
@@ -147,7 +148,7 @@ const nginxToHttp1: Start = nginx(
   (port) => `
 http { access_log off; keepalive_requests 1000000000;
   upstream u { server 127.0.0.1:${http1Port}; keepalive 64; keepalive_requests 1000000000; }
-  server { listen 127.0.0.1:${port} http2; http2_max_concurrent_streams 256;
+  server { listen 127.0.0.1:${port} http2; http2_max_concurrent_streams 256; keepalive_timeout 1h;
     location / { proxy_pass http://u; proxy_http_version 1.1; proxy_set_header Connection ""; } } }
 `,
 )
@@ -197,4 +198,13 @@ export const http2ToHttp1: Suite = {
     sluiceTo(http1Port, 'http1', 200, 'sluice, 200 rules'),
   ],
   measurements,
+}
+
+/** What waiting HTTP/2 clients cost: each contender fresh. */
+export const http2Memory: Suite = {
+  name: 'HTTP/2, fresh: memory',
+  fresh: true,
+  prepare: startServers,
+  contenders: [haproxyTo(`127.0.0.1:${http1Port}`), nginxToHttp1, sluiceTo(http1Port, 'http1', 0, 'sluice')],
+  measurements: [idle(2000, 'http2')],
 }

@@ -5,7 +5,8 @@
  *   load bulk PORT down|up CONNECTIONS BYTES       bytes in all, spread over the connections
  *   load ping PORT CONNECTIONS SIZE SECONDS        one message in flight on each connection
  *   load short PORT CONCURRENCY COUNT SIZE         connect, one message there and back, close
- *   load idle PORT CONNECTIONS                     opens them, says so, holds them until its standard input ends
+ *   load idle PORT CONNECTIONS [http1|http2]       opens them, each with one message or request answered, says so, and
+ *                                                  holds them until its standard input ends
  *
  * The first byte of a connection says what it wants: 'D' and 8 bytes of length: send me that much; 'U' and a length:
  * I send that much, answer with one byte at the end; 'E': echo everything.
@@ -294,8 +295,19 @@ static void short_lived(const char *port, int concurrency, uint64_t total, size_
   print_messages("connections", total, began);
 }
 
-static void idle(const char *port, int connections) {
+static const char http1_request[] = "GET /0 HTTP/1.1\r\nHost: bench\r\n\r\n";
+static const char http2_request[] =
+  "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+  "\0\0\0\x04\0\0\0\0\0"                /* SETTINGS */
+  "\0\0\x0d\x01\x05\0\0\0\x01"          /* HEADERS, all and the end, of stream 1 */
+  "\x82\x86\x04\x02/0\x41\x05" "bench";
+static const char http2_acknowledged[] = "\0\0\0\x04\x01\0\0\0\0";
+
+static void idle(const char *port, int connections, const char *protocol) {
   struct epoll_event events[EVENTS_MAX];
+  bool is_http2 = strcmp(protocol, "http2") == 0;
+  const char *request = is_http2 ? http2_request : strcmp(protocol, "http1") == 0 ? http1_request : "E";
+  size_t length = is_http2 ? sizeof http2_request - 1 : strlen(request);
   int open = 0;
   for (int begun = 0; open < connections;) {
     while (begun < connections && begun - open < 200) {
@@ -307,17 +319,23 @@ static void idle(const char *port, int connections) {
     for (int i = 0; i < count; i++) {
       struct connection *connection = events[i].data.ptr;
       if (connection->connecting) {
-        watch(EPOLL_CTL_MOD, connection, EPOLLIN);
-        say(connection, 1);
-      } else if (recv(connection->fd, block, 1, MSG_DONTWAIT) == 1) {
-        open++;
-      } else if (errno != EAGAIN) {
-        die("recv");
+        connection->connecting = false;
+        watch(EPOLL_CTL_MOD, connection, EPOLLIN | EPOLLET);
+        if (send(connection->fd, request, length, MSG_NOSIGNAL) != (ssize_t)length) die("send");
+        continue;
       }
+      ssize_t n = recv(connection->fd, block, BLOCK, MSG_DONTWAIT);
+      if (n < 0 && errno == EAGAIN) continue;
+      if (n <= 0) die("recv");
+      if (connection->mode != 0) continue; /* the rest of an answer */
+      connection->mode = 'i';
+      open++;
+      if (is_http2) send(connection->fd, http2_acknowledged, sizeof http2_acknowledged - 1, MSG_NOSIGNAL);
     }
   }
   puts("ready");
   fflush(stdout);
+  memset(block, 'E', sizeof block);
   if (read(0, block, 1) < 0) die("read");
 }
 
@@ -329,7 +347,7 @@ int main(int argc, char **argv) {
   else if (strcmp(what, "bulk") == 0 && argc == 6) bulk(argv[2], argv[3][0] == 'd' ? 'D' : 'U', atoi(argv[4]), strtoull(argv[5], NULL, 10));
   else if (strcmp(what, "ping") == 0 && argc == 6) ping(argv[2], atoi(argv[3]), (size_t)atoi(argv[4]), atof(argv[5]));
   else if (strcmp(what, "short") == 0 && argc == 6) short_lived(argv[2], atoi(argv[3]), strtoull(argv[4], NULL, 10), (size_t)atoi(argv[5]));
-  else if (strcmp(what, "idle") == 0 && argc == 4) idle(argv[2], atoi(argv[3]));
+  else if (strcmp(what, "idle") == 0 && argc >= 4) idle(argv[2], atoi(argv[3]), argc > 4 ? argv[4] : "");
   else {
     fprintf(stderr, "usage: load server|bulk|ping|short|idle PORT ...; see the top of load.c\n");
     return 2;

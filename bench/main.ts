@@ -2,15 +2,27 @@ import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { balance } from './balance.ts'
-import { http1, http1Rules } from './http1.ts'
-import { http2, http2ToHttp1 } from './http2.ts'
+import { http1, http1Memory, http1Rules } from './http1.ts'
+import { http2, http2Memory, http2ToHttp1 } from './http2.ts'
 import { markdown, thisMachine } from './report.ts'
 import { type Effort, type Result, runSuite, type Suite } from './rounds.ts'
-import { atRest, tcp } from './tcp.ts'
+import { atRest, tcp, tcpPipes } from './tcp.ts'
 import { tls } from './tls.ts'
 
 // A suite a line: each brings its contenders, in the same configuration, and its measurements.
-const SUITES: readonly Suite[] = [tcp, atRest, http1, http1Rules, http2, http2ToHttp1, tls, balance]
+const SUITES: readonly Suite[] = [
+  tcp,
+  tcpPipes,
+  atRest,
+  http1Memory,
+  http2Memory,
+  http1,
+  http1Rules,
+  http2,
+  http2ToHttp1,
+  tls,
+  balance,
+]
 
 const { values } = parseArgs({
   options: {

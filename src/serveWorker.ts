@@ -9,6 +9,7 @@ import { openTls } from './forward/tlsWorld.ts'
 import type { Address } from './net/address.ts'
 import { systemClock } from './net/clock.ts'
 import type { DocumentFile } from './net/documents.ts'
+import { giveBackSoon } from './net/giveBack.ts'
 import { parsePolicy } from './policy/parsePolicy.ts'
 import type { Policy } from './policy/policy.ts'
 import type { Sections } from './policy/sections.ts'
@@ -63,6 +64,7 @@ const run = async (start: WorkerStart, say: (message: FromWorker) => void): Prom
     reusePort: true,
   }))
   say({ is: 'listening', addresses: await listenAll(wanted, start.addresses, serving) })
+  giveBackSoon(clock.after)
 
   const seen = (): Seen => ({
     totals: ledger.totals(),

@@ -61,8 +61,8 @@ export const limitsIn = (
     })
 
   /** seen, requests, retries, since. */
-  const spent = (rule: RuleRef): number => {
-    const at = slotOf(`retry ${rule.file}:${rule.line}`, (fresh) => {
+  const spent = (rule: RuleRef, destination: string): number => {
+    const at = slotOf(`retry ${rule.file}:${rule.line} ${destination}`, (fresh) => {
       cells[fresh + 1] = cells[fresh + 2] = 0
       cells[fresh + 3] = now()
     })
@@ -80,13 +80,13 @@ export const limitsIn = (
   return {
     rates: { take },
     budgets: {
-      requested: (rule) =>
+      requested: (rule, destination) =>
         locked(() => {
-          cells[spent(rule) + 1]! += 1
+          cells[spent(rule, destination) + 1]! += 1
         }),
-      spend: (rule, percent, minPerSecond) =>
+      spend: (rule, destination, percent, minPerSecond) =>
         locked(() => {
-          const at = spent(rule)
+          const at = spent(rule, destination)
           const allowed = (cells[at + 1]! * percent) / 100 + (minPerSecond * BUDGET_MS) / 1000
           if (cells[at + 2]! + 1 > allowed) return false
           cells[at + 2]! += 1

@@ -26,14 +26,15 @@ test('requests that one thread let through are missing in the other', async ({ e
 
 test('retries are a share of the requests of both threads', async ({ equal }) => {
   const { time, one, two } = twoThreads()
-  for (let i = 0; i < 5; i += 1) one.budgets.requested(rule)
-  for (let i = 0; i < 5; i += 1) two.budgets.requested(rule)
-  equal(one.budgets.spend(rule, 20, 0), true)
-  equal(two.budgets.spend(rule, 20, 0), true)
-  equal(one.budgets.spend(rule, 20, 0), false)
-  equal(one.budgets.spend(other, 20, 0), false)
+  for (let i = 0; i < 5; i += 1) one.budgets.requested(rule, 'shop')
+  for (let i = 0; i < 5; i += 1) two.budgets.requested(rule, 'shop')
+  equal(one.budgets.spend(rule, 'shop', 20, 0), true)
+  equal(two.budgets.spend(rule, 'shop', 20, 0), true)
+  equal(one.budgets.spend(rule, 'shop', 20, 0), false)
+  equal(one.budgets.spend(rule, 'other', 20, 0), false)
+  equal(one.budgets.spend(other, 'shop', 20, 0), false)
   time.now += 60_000
-  equal(two.budgets.spend(rule, 20, 0), false, 'what was long ago counts no more')
+  equal(two.budgets.spend(rule, 'shop', 20, 0), false, 'what was long ago counts no more')
 })
 
 test('more clients than there is room for forget those not seen for longest', async ({ fail, ok }) => {
