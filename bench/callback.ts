@@ -1,101 +1,111 @@
-/**
- * What a callback channel costs: the same calls to the same app, which the proxy dials, or calls over a channel that the app
- * opened. Calls per second of CPU, of the app and of the proxy, so that a busy machine matters less.
- *   node bench/callback.ts [SECONDS]
- */
-import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
+import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
-import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
-import { join, resolve } from 'node:path'
+import { join } from 'node:path'
+import { type Contender, freePort, type Start, sluice } from './contender.ts'
 import { cpuSeconds, family } from './procfs.ts'
+import type { Measurement, Suite } from './rounds.ts'
 
-const SECONDS = Number(process.argv[2] ?? 10)
-const [API, FRONT, DIALLED, PORT] = [52_001, 52_002, 52_003, 52_004]
+type Server = 'node:http' | 'node:http2'
 
-const APP = `
-import { createServer } from 'node:http'
-import { createServer as createHttp2Server } from 'node:http2'
-import { serveOverCallback } from '${resolve('src/sdk/serveOverCallback.ts')}'
-const [kind, how] = process.argv.slice(2)
+const SDK = join(import.meta.dirname, '../src/sdk/serveOverCallback.ts')
+
+const app = (server: Server, how: string): string => `
+import { createServer } from '${server}'
+import { serveOverCallback } from '${SDK}'
 const body = Buffer.alloc(1024, 'a')
-let server
-if (kind === 'http') server = createServer((request, response) => request.resume().on('end', () => response.end(body)))
-else server = createHttp2Server((request, response) => request.resume().on('end', () => response.end(body)))
-if (how === 'dialled') server.listen(${PORT}, '127.0.0.1', () => process.stderr.write('up'))
-else serveOverCallback({ proxy: '127.0.0.1:${API}', appId: 'app', server }).on('state', ({ is }) => process.stderr.write(is))
+const server = createServer((request, response) => request.resume().on('end', () => response.end(body)))
+${how}
 `
 
-const cpuOf = (child: ChildProcess): number => cpuSeconds(family(child.pid!))
-
-const printed = async (child: ChildProcess, word: string): Promise<void> => {
-  let text = ''
-  for (const stream of [child.stdout, child.stderr])
-    stream!.on('data', (bytes: Buffer) => {
-      text += bytes
-      child.emit('printed')
-    })
-  while (!text.includes(word)) await once(child, 'printed')
+/** The proxy, with the app behind it as another process. */
+interface WithApp extends Contender {
+  readonly appPids: () => readonly number[]
 }
 
-const listens = async (port: number): Promise<void> => {
-  for (;;) {
-    const socket = connect(port, '127.0.0.1')
-    const isUp = await Promise.race([
-      once(socket, 'connect').then(() => true),
-      once(socket, 'close').then(() => false),
-    ]).catch(() => false)
-    socket.destroy()
-    if (isUp) return
-    await new Promise((done) => setTimeout(done, 50))
-  }
-}
-
-const directory = mkdtempSync(join(tmpdir(), 'sluice-bench-'))
-writeFileSync(join(directory, 'app.mjs'), APP)
-const policy = (front: number, how: string) => `apiVersion: sluice/v1
+/** Starts both, and waits until the app is reached. */
+const withApp = (server: Server, isDialled: boolean): Start => {
+  const name = isDialled ? 'dialled' : 'sluice'
+  return async () => {
+    const [appPort, apiPort] = [await freePort(), await freePort()]
+    const proxy = await sluice(
+      (port) => `apiVersion: sluice/v1
 admin: { address: "127.0.0.1:0" }
-${how === 'channel' ? `callback: { enable: true, address: "127.0.0.1:${API}" }` : ''}
 log: { level: warn }
-listeners: { outbound: { address: [] }, inbound: { address: "127.0.0.1:${front}", destination: "127.0.0.1:${PORT}" } }
-rules: [{ name: r, when: { direction: inbound }, then: { ${how === 'channel' ? 'upstream: { channel: app }' : `upstream: { protocol: auto }`} } }]
-`
-
-const round = async (kind: string, how: string): Promise<void> => {
-  const front = how === 'channel' ? FRONT : DIALLED
-  const file = join(directory, `${how}.yaml`)
-  writeFileSync(file, policy(front, how))
-  const proxy = spawn(process.execPath, [resolve('src/main.ts'), 'serve', '--config', file], {
-    stdio: ['ignore', 'pipe', 'pipe'],
-  })
-  await listens(front)
-  const app = spawn(process.execPath, [join(directory, 'app.mjs'), kind, how], { stdio: ['ignore', 'pipe', 'pipe'] })
-  await printed(app, 'up')
-  const load = (seconds: number) =>
-    kind === 'http'
-      ? execFileSync('wrk', ['-t1', '-c32', `-d${seconds}s`, `http://127.0.0.1:${front}/`], { encoding: 'utf8' })
-      : execFileSync('h2load', ['-t1', '-c4', '-m25', `-D${seconds}`, `http://127.0.0.1:${front}/`], {
-          encoding: 'utf8',
-        })
-  load(1)
-  const before = [cpuOf(app), cpuOf(proxy)] as const
-  const said = load(SECONDS)
-  const calls = Number((/(\d+) requests in/.exec(said) ?? /(\d+) succeeded/.exec(said))?.[1])
-  const wrong = /Non-2xx[^\n]*|[1-9]\d* (?:failed|errored)/.exec(said)?.[0] ?? ''
-  const [appCpu, proxyCpu] = [cpuOf(app) - before[0], cpuOf(proxy) - before[1]]
-  const per = (seconds: number) =>
-    Math.round(calls / seconds)
-      .toString()
-      .padStart(7)
-  process.stdout.write(
-    `${kind.padEnd(6)} ${how.padEnd(8)} ${`${calls}`.padStart(7)} calls; per CPU second: app ${per(appCpu)}, proxy ${per(proxyCpu)}, both ${per(appCpu + proxyCpu)} ${wrong}\n`,
-  )
-  for (const child of [app, proxy]) {
-    child.kill('SIGKILL')
-    await once(child, 'exit')
+${isDialled ? '' : `callback: { enable: true, address: "127.0.0.1:${apiPort}" }`}
+listeners: { outbound: { address: [] }, inbound: { address: "127.0.0.1:${port}", destination: "127.0.0.1:${appPort}" } }
+rules: [{ name: app, when: { direction: inbound }, then: { upstream: ${isDialled ? '{ address: original }' : '{ channel: app }'} } }]
+`,
+      name,
+    )()
+    const folder = mkdtempSync(join(tmpdir(), 'bench-app-'))
+    const up = `() => process.stdout.write('up')`
+    const how = isDialled
+      ? `server.listen(${appPort}, '127.0.0.1', ${up})`
+      : `serveOverCallback({ proxy: '127.0.0.1:${apiPort}', appId: 'app', server }).on('state', ({ is }) => is === 'up' && (${up})())`
+    writeFileSync(join(folder, 'app.mjs'), app(server, how))
+    const child: ChildProcess = spawn(process.execPath, [join(folder, 'app.mjs')], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    })
+    await Promise.race([
+      once(child.stdout!, 'data'),
+      once(child, 'exit').then(() => Promise.reject(new Error('the app ended before it was reached'))),
+    ])
+    const contender: WithApp = {
+      ...proxy,
+      appPids: () => family(child.pid!),
+      stop: async () => {
+        const closed = once(child, 'exit')
+        child.kill('SIGKILL')
+        await closed
+        await proxy.stop()
+        rmSync(folder, { recursive: true, force: true })
+      },
+    }
+    return contender
   }
 }
 
-for (const kind of ['http', 'http2']) for (const how of ['dialled', 'channel']) await round(kind, how)
-rmSync(directory, { recursive: true, force: true })
+/** Calls over a while, by a program that speaks what the app speaks. */
+const calls = async (server: Server, port: number, seconds: number): Promise<number> => {
+  const url = `http://127.0.0.1:${port}/`
+  const [file, ...args] =
+    server === 'node:http'
+      ? ['wrk', '-t1', '-c32', `-d${seconds}s`, url]
+      : ['h2load', '-t1', '-c4', '-m25', `-D${seconds}`, url]
+  const child = spawn(file!, args, { stdio: ['ignore', 'pipe', 'inherit'] })
+  let text = ''
+  child.stdout.on('data', (chunk: Buffer) => {
+    text += chunk.toString()
+  })
+  await once(child, 'close')
+  const wrong = /Non-2xx[^\n]*|[1-9]\d* (?:failed|errored)/.exec(text)
+  if (wrong) throw new Error(`${file}: ${wrong[0]}`)
+  return Number((/(\d+) requests in/.exec(text) ?? /(\d+) succeeded/.exec(text))?.[1])
+}
+
+const measurement = (server: Server): Measurement => ({
+  name: '1 KiB answers, 32 to 100 at once',
+  metrics: [
+    { key: 'proxy', title: 'calls per CPU second of the proxy', better: 'higher' },
+    { key: 'app', title: 'calls per CPU second of the app', better: 'higher' },
+    { key: 'both', title: 'calls per CPU second of both', better: 'higher' },
+  ],
+  run: async (contender, scale) => {
+    const { port, pids, appPids } = contender as WithApp
+    const before = [cpuSeconds(pids()), cpuSeconds(appPids())] as const
+    const made = await calls(server, port, Math.max(1, Math.round(8 * scale)))
+    const [proxy, own] = [cpuSeconds(pids()) - before[0], cpuSeconds(appPids()) - before[1]]
+    return { proxy: made / proxy, app: made / own, both: made / (proxy + own) }
+  },
+})
+
+const suite = (server: Server): Suite => ({
+  name: `callback channel, app with ${server}`,
+  contenders: [withApp(server, false), withApp(server, true)],
+  measurements: [measurement(server)],
+})
+
+/** What a callback channel costs (the column `sluice`): the same calls to the same app, which the proxy dials otherwise. */
+export const callback: readonly Suite[] = [suite('node:http2'), suite('node:http')]

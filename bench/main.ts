@@ -2,6 +2,7 @@ import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { balance } from './balance.ts'
+import { callback } from './callback.ts'
 import { http1, http1Memory, http1Rules } from './http1.ts'
 import { http2, http2Memory, http2ToHttp1 } from './http2.ts'
 import { markdown, thisMachine } from './report.ts'
@@ -22,6 +23,7 @@ const SUITES: readonly Suite[] = [
   http2ToHttp1,
   tls,
   balance,
+  ...callback,
 ]
 
 const { values } = parseArgs({
