@@ -87,7 +87,9 @@ export const accept = async (
   const go = async (header?: ProxyHeader) => {
     const destination = destinationOf(found, header, world)
     if (destination === undefined) return turnAway('NO_ORIGINAL_DESTINATION', 'unknown' in found ? found.unknown : '')
-    if (await options.ownDials?.isOwn(peer, destination)) return turnAway('LOOP', OWN_DIAL)
+    // A client of a listener with a fixed destination may have the port that we dial that destination from.
+    const isRedirected = options.destination === undefined
+    if (isRedirected && (await options.ownDials?.isOwn(peer, destination))) return turnAway('LOOP', OWN_DIAL)
     await (options.serve ?? serve)(
       { direction, listener, peer: header?.source ?? peer, destination, stream: socket },
       world,

@@ -2,6 +2,8 @@ import { EventEmitter } from 'node:events'
 import type { Socket } from 'node:net'
 import { test } from 'tap'
 import { ownDials } from '../../src/accept/ownDials.ts'
+import { front } from '../support/front.ts'
+import { caller, readAll, upstream } from '../support/peers.ts'
 
 const LOCAL = { host: '10.0.0.2', port: 40_000 }
 const REMOTE = { host: '10.0.0.5', port: 80 }
@@ -52,4 +54,19 @@ test('nobody waits where nothing is being dialled, or what is dialled has failed
   dials.opened(socket, REMOTE)
   socket.emit('close')
   t.notOk(await dials.isOwn(LOCAL, REMOTE))
+})
+
+test('a client of a listener with a fixed destination may have the port that we dial that destination from', async (t) => {
+  const server = await upstream((socket) => void socket.end('hello'))
+  const proxy = await front(
+    server.address,
+    'defaults: { protocol: opaque }',
+    {},
+    { ownDials: { opened: () => {}, isOwn: async () => true } },
+  )
+  const socket = await caller(proxy.address)
+  t.equal(await readAll(socket), 'hello')
+  socket.destroy()
+  proxy.close()
+  server.close()
 })
