@@ -74,12 +74,13 @@ export const idle = (connections: number, protocol: '' | 'http1' | 'http2' = '')
   name: `${connections} idle connections`,
   metrics: [{ key: 'bytes', title: 'resident bytes each', better: 'lower' }],
   run: async (contender) => {
+    await settled()
     const before = residentBytes(contender.pids())
     const child = spawn(LOAD, ['idle', String(contender.port), String(connections), protocol], {
       stdio: ['pipe', 'pipe', 'inherit'],
     })
     await once(createInterface(child.stdout), 'line')
-    await new Promise((resolve) => setTimeout(resolve, SETTLE_MS)) // what was held for the work is given back
+    await settled()
     const bytes = (residentBytes(contender.pids()) - before) / connections
     child.stdin.end()
     await once(child, 'close')
@@ -89,13 +90,19 @@ export const idle = (connections: number, protocol: '' | 'http1' | 'http2' = '')
 
 const SETTLE_MS = 3_000
 
+/** By then what was held for the work before is given back. */
+const settled = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, SETTLE_MS))
+
 export const resting: Measurement = {
   name: 'at rest',
   metrics: [
     { key: 'startMs', title: 'start-up, milliseconds', better: 'lower' },
     { key: 'resident', title: 'resident MiB', better: 'lower' },
   ],
-  run: async (contender) => ({ startMs: contender.startMs, resident: residentBytes(contender.pids()) / 2 ** 20 }),
+  run: async (contender) => {
+    await settled()
+    return { startMs: contender.startMs, resident: residentBytes(contender.pids()) / 2 ** 20 }
+  },
 }
 
 const serverPort = await freePort()
