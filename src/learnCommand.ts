@@ -1,6 +1,6 @@
 import { createReadStream } from 'node:fs'
 import { createInterface } from 'node:readline'
-import { type Learner, learner } from './admin/learn.ts'
+import { type LearnedRequest, type Learner, learner } from './admin/learn.ts'
 import { type Command, type Io, repeated, UsageError } from './net/commandLine.ts'
 import { builtInPolicy } from './policy/parsePolicy.ts'
 import { replayFile } from './replayCommand.ts'
@@ -52,9 +52,14 @@ const hearLog = async (file: string, learned: Learner, io: Io): Promise<boolean>
   let heard = 0
   try {
     for await (const line of createInterface({ input: createReadStream(file), crlfDelay: Number.POSITIVE_INFINITY })) {
-      const outcome = outcomeIn(line)
-      if (outcome === undefined) continue
-      learned.hear(outcome)
+      const found = lineOf(line)
+      if (found === undefined) continue
+      if (isRequest(found)) {
+        learned.hearRequest(found)
+        continue
+      }
+      if (!isOutcome(found)) continue
+      learned.hear(found)
       heard++
     }
   } catch (error) {
@@ -65,18 +70,22 @@ const hearLog = async (file: string, learned: Learner, io: Io): Promise<boolean>
   return heard > 0
 }
 
-/** The Outcome that a line of the log holds; other lines are none of ours. */
-const outcomeIn = (line: string): Outcome | undefined => {
+type Line = Partial<Outcome & LearnedRequest>
+
+/** What a line of the log holds about a connection or a request; other lines are none of ours. */
+const lineOf = (line: string): Line | undefined => {
   if (!line.startsWith('{')) return undefined
   try {
-    const found = JSON.parse(line) as Partial<Outcome>
-    const isOutcome =
-      found.direction !== undefined &&
-      found.destination !== undefined &&
-      found.peer !== undefined &&
-      Array.isArray(found.protocols)
-    return isOutcome ? (found as Outcome) : undefined
+    const found = JSON.parse(line) as Line
+    return found.direction !== undefined && found.destination !== undefined && found.peer !== undefined
+      ? found
+      : undefined
   } catch {
     return undefined
   }
 }
+
+const isRequest = (line: Line): line is LearnedRequest =>
+  typeof line.method === 'string' && typeof line.authority === 'string' && typeof line.target === 'string'
+
+const isOutcome = (line: Line): line is Outcome => Array.isArray(line.protocols)

@@ -1,7 +1,7 @@
 import { join } from 'node:path'
 import fc from 'fast-check'
 import { test } from 'tap'
-import { learner } from '../src/admin/learn.ts'
+import { type LearnedRequest, learner } from '../src/admin/learn.ts'
 import { learnCommand } from '../src/learnCommand.ts'
 import { decide } from '../src/policy/decide.ts'
 import type { Facts } from '../src/policy/facts.ts'
@@ -119,6 +119,107 @@ const anyOutcome = fc
     ),
   })
   .map(({ kind, ...rest }) => outcome({ ...rest, ...kind }))
+
+const asked = (method: string, target: string, more: Partial<LearnedRequest> = {}): LearnedRequest => ({
+  direction: 'outbound',
+  peer: { host: '10.1.1.1', port: 1 },
+  destination: { host: '10.0.0.5', port: 80 },
+  authority: 'orders.example',
+  attempts: 1,
+  method,
+  target,
+  ...more,
+})
+
+test('of HTTP in the clear the authorities, methods and paths are learned, as globs a person would write', (t) => {
+  const learned = learner()
+  for (let i = 0; i < 30; i++) learned.hearRequest(asked('GET', `/orders/${i}?token=CANARY`))
+  learned.hearRequest(asked('GET', '/orders/550e8400-e29b-41d4-a716-446655440000/lines'))
+  for (const name of ['anna', 'bert', 'carl', 'dora', 'emil']) learned.hearRequest(asked('GET', `/users/${name}/photo`))
+  learned.hearRequest(asked('POST', '/orders'))
+  learned.hearRequest(asked('GET', '/health', { authority: 'x.example:80' }))
+  learned.hearRequest(asked('GET', '/never', { attempts: 0 }))
+  learned.hearRequest(asked('GET', '/wrong', { authority: 'a b]: {deny' }))
+  learned.hear(outcome(to('10.0.0.5', 80)))
+  t.equal(
+    learned.policy(),
+    `# Learned from 1 connection: what was seen is allowed, everything else is denied.
+# Read it, widen what is too narrow, and hold it against more traffic with sluice replay or sluice diff --replay.
+apiVersion: sluice/v1
+defaults: { deny: true }
+rules:
+  # 36 requests; seen 1 time, to 10.0.0.5 (1)
+  - name: outbound orders.example on 80, GET
+    when:
+      direction: outbound
+      port: 80
+      destination: 10.0.0.5
+      authority: orders.example
+      method: GET
+      path: [/orders/*, /orders/*/lines, /users/*/photo]
+    then: { deny: false }
+  # 1 request; seen 1 time, to 10.0.0.5 (1)
+  - name: outbound orders.example on 80, POST
+    when:
+      direction: outbound
+      port: 80
+      destination: 10.0.0.5
+      authority: orders.example
+      method: POST
+      path: /orders
+    then: { deny: false }
+  # 1 request; seen 1 time, to 10.0.0.5 (1)
+  - name: outbound x.example:80 on 80
+    when:
+      direction: outbound
+      port: 80
+      destination: 10.0.0.5
+      authority: x.example:80
+      method: GET
+      path: /health
+    then: { deny: false }
+`,
+  )
+  t.equal(formatDocument(learned.policy()), learned.policy())
+  t.end()
+})
+
+test('a learned policy allows every request it was learned from, and is short', (t) => {
+  const segment = fc.oneof(
+    fc.constantFrom('orders', 'users', 'a', 'b', 'c', 'd', 'e', 'f', '', '.', '..', '%41', 'x*y'),
+    fc.integer({ min: 0, max: 99 }).map(String),
+    fc.string({ maxLength: 3 }).map(encodeURIComponent),
+  )
+  const path = fc.array(segment, { maxLength: 5 }).map((segments) => `/${segments.join('/')}`)
+  const method = fc.constantFrom('GET', 'POST', 'PUT')
+  fc.assert(
+    fc.property(fc.array(fc.tuple(method, path), { minLength: 1, maxLength: 60 }), (requests) => {
+      const learned = learner()
+      for (const [method, target] of requests) learned.hearRequest(asked(method, target))
+      learned.hear(outcome(to('10.0.0.5', 80)))
+      const policy = policyFrom(learned.policy())
+      for (const [method, path] of requests) {
+        const request = { method, path, authority: 'orders.example', header: () => [] }
+        const facts = {
+          ...asked(method, path),
+          protocol: 'http1',
+          sni: null,
+          alpn: null,
+          extensions: null,
+          identity: null,
+        }
+        t.equal(
+          settled(decide(policy, { ...facts, request } as unknown as Facts).deny),
+          false,
+          `${method} ${path}\n${learned.policy()}`,
+        )
+      }
+      t.ok(policy.rules.length <= 7)
+    }),
+    { numRuns: 60 },
+  )
+  t.end()
+})
 
 test('a learned policy allows everything it was learned from', (t) => {
   fc.assert(

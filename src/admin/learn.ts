@@ -1,7 +1,9 @@
 import { isIP } from 'node:net'
+import { normalPath } from '../policy/normalPath.ts'
 import { written } from '../policy/written.ts'
-import type { Outcome } from '../telemetry/outcome.ts'
+import type { Outcome, RequestOutcome } from '../telemetry/outcome.ts'
 import { counted } from './counted.ts'
+import { type Asked, groupPaths } from './learnPaths.ts'
 
 /** Connections of one kind: they become one rule. */
 interface Kind {
@@ -15,11 +17,19 @@ interface Kind {
   /** How often each name was asked for, of connections that name one. */
   readonly names: Map<string, number>
   readonly addresses: Map<string, number>
+  /** What was asked for in the clear, by authority. */
+  readonly asked: Map<string, Asked>
 }
+
+/** A line of the log about a request: with the connection it came on. */
+export type LearnedRequest = Pick<Outcome, 'direction' | 'peer' | 'destination'> &
+  Pick<RequestOutcome, 'method' | 'authority' | 'target' | 'attempts'>
 
 /** Hears Outcomes, and writes the policy that they amount to. */
 export interface Learner {
   readonly hear: (outcome: Outcome) => void
+  /** A request, before the connection that it came on is heard. */
+  readonly hearRequest: (request: LearnedRequest) => void
   readonly policy: () => string
 }
 
@@ -30,17 +40,30 @@ const ADDRESSES_MAX = 3
 
 /**
  * The smallest policy that a person can read and that allows what was seen: one rule for each direction, port and
- * protocol, by name where TLS names one, by address where not; inbound from anywhere. What was refused is not allowed.
+ * protocol, by name where TLS names one, by address where not; inbound from anywhere. Of HTTP in the clear one rule for
+ * each authority, with its methods and its paths as globs. What was refused is not allowed.
  */
 export const learner = (): Learner => {
   const kinds = new Map<string, Kind>()
   const refused = new Map<string, number>()
+  const pending = new Map<string, LearnedRequest[]>()
   return {
+    hearRequest: (request) => {
+      if (request.attempts === 0 || !isAuthority(request.authority)) return
+      const key = connectionKey(request)
+      const found = pending.get(key)
+      if (found === undefined) pending.set(key, [request])
+      else found.push(request)
+      // A connection that never ends in this log takes its requests along.
+      if (pending.size > CONNECTIONS_MAX) pending.delete(pending.keys().next().value!)
+    },
     hear: (outcome) => {
       const { direction, destination, result, protocols, reason } = outcome
       // A client may ask for anything, also for text that would mean something in a document.
       const sni = outcome.sni !== undefined && HOST_NAME.test(outcome.sni) ? outcome.sni : undefined
       const { port, host } = destination
+      const requests = pending.get(connectionKey(outcome)) ?? []
+      pending.delete(connectionKey(outcome))
       if (result === 'denied' || result === 'refused') {
         const what = `${direction} ${host} port ${port}`
         refused.set(what, (refused.get(what) ?? 0) + 1)
@@ -56,9 +79,11 @@ export const learner = (): Learner => {
         undetected: 0,
         names: new Map(),
         addresses: new Map(),
+        asked: new Map(),
       }
       kinds.set(key, kind)
       kind.count++
+      if (protocol === 'http1' || protocol === 'http2') for (const request of requests) note(kind.asked, request)
       if (reason === 'timeout' || reason === 'serverFirst' || reason === 'policy') kind.undetected++
       const [seen, what] =
         sni === undefined ? [kind.addresses, direction === 'inbound' ? outcome.peer.host : host] : [kind.names, sni]
@@ -66,6 +91,27 @@ export const learner = (): Learner => {
     },
     policy: () => policyText([...kinds.values()], refused),
   }
+}
+
+const CONNECTIONS_MAX = 10_000
+const PATHS_MAX = 2_000 // of one authority and method; with more than these, all paths are allowed
+
+const connectionKey = ({ peer, destination }: Pick<Outcome, 'peer' | 'destination'>): string =>
+  `${peer.host} ${peer.port} ${destination.host} ${destination.port}`
+
+/** A host and perhaps a port: a client may write anything, also what would mean something in a document. */
+const isAuthority = (text: string): boolean => HOST_NAME.test(text.replace(/:\d{1,5}$/, ''))
+
+const note = (asked: Kind['asked'], { method, authority, target }: LearnedRequest): void => {
+  const end = target.search(/[?#]/)
+  const path = normalPath(end === -1 ? target : target.slice(0, end))
+  if (!path.startsWith('/') || !/^[A-Z]{1,20}$/.test(method)) return
+  const of = asked.get(authority) ?? new Map<string, Map<string, number>>()
+  asked.set(authority, of)
+  const paths = of.get(method) ?? new Map<string, number>()
+  of.set(method, paths)
+  const known = paths.size < PATHS_MAX || paths.has(path) ? path : ''
+  paths.set(known, (paths.get(known) ?? 0) + 1)
 }
 
 const policyText = (kinds: readonly Kind[], refused: ReadonlyMap<string, number>): string => {
@@ -86,7 +132,33 @@ const policyText = (kinds: readonly Kind[], refused: ReadonlyMap<string, number>
   ].join('\n')
 }
 
-const ruleText = (kind: Kind): string[] => {
+const ruleText = (kind: Kind): string[] => (kind.asked.size === 0 ? connectionRule(kind) : requestRules(kind))
+
+/** One rule for each authority, and for each set of methods that its paths were asked for with. */
+const requestRules = (kind: Kind): string[] => {
+  const { direction, port, addresses } = kind
+  const hosts = direction === 'outbound' ? { destination: networks([...addresses.keys()]) } : {}
+  return [...kind.asked]
+    .sort(([a], [b]) => a.localeCompare(b))
+    .flatMap(([authority, asked]) => {
+      const groups = groupPaths(asked)
+      return groups.flatMap(({ methods, paths, count }) => [
+        `  # ${counted(count, 'request')}; ${seen(kind)}`,
+        `  - name: ${written(`${direction} ${authority} on ${port}${groups.length > 1 ? `, ${methods.join(' ')}` : ''}`)}`,
+        ...whenText({ direction, port, ...hosts, authority, method: methods, path: paths }),
+        '    then: { deny: false }',
+      ])
+    })
+}
+
+const whenText = (when: Readonly<Record<string, unknown>>): string[] => [
+  '    when:',
+  ...Object.entries(when).map(
+    ([key, value]) => `      ${key}: ${written(Array.isArray(value) && value.length === 1 ? value[0] : value)}`,
+  ),
+]
+
+const connectionRule = (kind: Kind): string[] => {
   const { direction, port, protocol, count, undetected, names, addresses } = kind
   const isOpaque = protocol === 'opaque'
   const isSlow = isOpaque && undetected === count
@@ -100,10 +172,7 @@ const ruleText = (kind: Kind): string[] => {
     `  # ${seen(kind)}`,
     ...(isSlow ? ['  # It never said what it is in time, or the server spoke first: there is nothing to detect.'] : []),
     `  - name: ${written(`${direction} ${protocol} on ${port} ${by}`.trim())}`,
-    '    when:',
-    ...Object.entries(when).map(
-      ([key, value]) => `      ${key}: ${written(Array.isArray(value) && value.length === 1 ? value[0] : value)}`,
-    ),
+    ...whenText(when),
     `    then: ${written(says)}`,
   ]
 }
