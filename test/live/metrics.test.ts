@@ -1,8 +1,12 @@
 import assert from 'node:assert/strict'
-import { spawnSync } from 'node:child_process'
+import { spawn, spawnSync } from 'node:child_process'
+import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
+import type { Readable } from 'node:stream'
 import { test } from 'tap'
 import { countProcess } from '../../src/admin/liveMetrics.ts'
+import { adminRoutes } from '../../src/admin/routes.ts'
+import { startAdmin } from '../../src/admin/server.ts'
 import { systemClock } from '../../src/net/clock.ts'
 import { OVERFLOW } from '../../src/telemetry/labelBudget.ts'
 import { createLedger } from '../../src/telemetry/ledger.ts'
@@ -119,3 +123,83 @@ test('the dashboard and the alert rules ask only for metrics that exist', async 
   const { status, stdout, stderr } = spawnSync('promtool', ['check', 'rules', 'docs/alerts.yaml'], { encoding: 'utf8' })
   assert.equal(status, 0, `${stdout}${stderr}`)
 })
+
+test('a real Prometheus scrapes it, takes every alert rule, and every question of the dashboard', {
+  timeout: 60_000,
+}, async (t) => {
+  const { metrics, serve } = busy()
+  serve('a rule')
+  const routes = adminRoutes({ registry: metrics.registry } as Parameters<typeof adminRoutes>[0])
+  const admin = await startAdmin({ address: { host: '127.0.0.1', port: 0 }, routes })
+  const target = `127.0.0.1:${admin.address.port}`
+  const directory = t.testdir({
+    'alerts.yaml': readFileSync('docs/alerts.yaml', 'utf8'),
+    'prometheus.yml': `global: { scrape_interval: 250ms, scrape_timeout: 250ms, evaluation_interval: 250ms }
+rule_files: [alerts.yaml]
+scrape_configs: [{ job_name: sluice, static_configs: [{ targets: ["${target}"] }] }]
+`,
+  })
+  const flags = [`--config.file=${directory}/prometheus.yml`, `--storage.tsdb.path=${directory}/data`]
+  const prometheus = spawn('prometheus', [...flags, '--web.listen-address=127.0.0.1:0'], {
+    stdio: ['ignore', 'ignore', 'pipe'],
+  })
+  t.teardown(async () => {
+    admin.close()
+    prometheus.kill('SIGKILL')
+    await once(prometheus, 'close')
+  })
+  const at = await said(prometheus.stderr, /msg="Listening on" address=(\S+)/, /ready to receive/)
+  const ask = async (path: string) => {
+    const answer = await fetch(`http://${at}/api/v1/${path}`)
+    return (await answer.json()) as { status: string; error?: string; data: never }
+  }
+  const query = (expression: string) => ask(`query?query=${encodeURIComponent(expression)}`)
+  /** Asks until an answer is as it should be: the deadline is that of the test. */
+  const until = async <T>(path: string, good: (data: T) => boolean): Promise<T> => {
+    for (;;) {
+      const { data } = await ask(path)
+      if (good(data)) return data
+      await new Promise((resolve) => setTimeout(resolve, 50))
+    }
+  }
+  const found = await until<{ result: { value: [number, string] }[] }>(
+    `query?query=${encodeURIComponent('sum(sluice_connections_total)')}`,
+    ({ result }) => result.length === 1,
+  )
+  assert.equal(found.result[0]?.value[1], '1')
+  const { activeTargets } = await until<{ activeTargets: { health: string; lastError: string }[] }>(
+    'targets',
+    ({ activeTargets: all }) => all[0]?.health === 'up',
+  )
+  assert.equal(activeTargets[0]?.lastError, '')
+  const { groups } = await until<{ groups: { rules: { name: string; health: string; lastError?: string }[] }[] }>(
+    'rules',
+    (data) => data.groups.every(({ rules }) => rules.every(({ health }) => health !== 'unknown')),
+  )
+  assert.deepEqual(
+    groups.flatMap(({ rules }) => rules).filter(({ health }) => health !== 'ok'),
+    [],
+  )
+  const dashboard = JSON.parse(readFileSync('docs/grafana-dashboard.json', 'utf8'))
+  const asked: string[] = dashboard.panels.flatMap((panel: { targets: { expr: string }[] }) =>
+    panel.targets.map(({ expr }) => expr),
+  )
+  assert.ok(asked.length > 15)
+  for (const expression of asked) {
+    const plain = expression.replaceAll('$__rate_interval', '1m').replaceAll(/\$(job|instance)\b/g, '.*')
+    const { status, error } = await query(plain)
+    assert.equal(status, 'success', `${plain}: ${error}`)
+  }
+})
+
+/** Waits until both of these were said; gives what the first one caught. What comes later is still read. */
+const said = (from: Readable, what: RegExp, then: RegExp): Promise<string> =>
+  new Promise((resolve, reject) => {
+    let text = ''
+    from.on('data', (chunk) => {
+      text += chunk
+      const found = what.exec(text)?.[1]
+      if (found !== undefined && then.test(text)) resolve(found)
+    })
+    from.on('end', () => reject(new Error(`it ended without having said so:\n${text}`)))
+  })
