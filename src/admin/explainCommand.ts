@@ -1,10 +1,12 @@
 import { type Arguments, type Command, type Io, single, UsageError } from '../net/commandLine.ts'
+import { hiddenValues } from '../net/secretNames.ts'
 import { type AspectAnswer, answersOf } from '../policy/answers.ts'
 import { type Explanation, explain, type RuleExplained } from '../policy/explain.ts'
 import type { Facts } from '../policy/facts.ts'
 import type { Policy } from '../policy/policy.ts'
 import type { RuleRef } from '../policy/verdict.ts'
 import { written } from '../policy/written.ts'
+import { redactedValue } from '../telemetry/redact.ts'
 import { askAdmin } from './askAdmin.ts'
 import { channelRules } from './channels.ts'
 import { configPaths } from './configPaths.ts'
@@ -51,7 +53,7 @@ export const explainCommand: Command = {
     const answers = answersOf(policy, explanation.verdict)
     io.out(
       args.values.json === true
-        ? `${JSON.stringify(asJson(facts, explanation, answers))}\n`
+        ? `${JSON.stringify(redactedValue(asJson(facts, explanation, answers)))}\n`
         : asText(policy, facts, explanation, answers),
     )
     return expected === undefined || expected === outcomeOf(answers) ? 0 : 1
@@ -116,7 +118,7 @@ const asText = (policy: Policy, facts: Facts, { rules, dryRun }: Explanation, al
   const outcome = { allow: 'allowed', deny: 'denied', waits: 'not decided yet' }[outcomeOf(answers)]
   const channel = channelRules(policy, facts)
   const told = [`verdict: ${outcome}`, ...lines, note, ...trial, ...(channel === undefined ? [] : [channel])]
-  return [factsText(facts), '', ...rules.flatMap(ruleText), ...told, ''].join('\n')
+  return hiddenValues([factsText(facts), '', ...rules.flatMap(ruleText), ...told, ''].join('\n'))
 }
 
 const ruleText = ({ rule, matches, conditions, says }: RuleExplained): string[] => [

@@ -3,6 +3,7 @@ import type { ServerResponse } from 'node:http'
 import { fileURLToPath } from 'node:url'
 import type { Channels } from '../forward/channels.ts'
 import { parseCommand, UsageError } from '../net/commandLine.ts'
+import { hiddenValues } from '../net/secretNames.ts'
 import type { Policy } from '../policy/policy.ts'
 import type { Ledger } from '../telemetry/ledger.ts'
 import type { Life } from '../telemetry/life.ts'
@@ -118,7 +119,8 @@ const documents = async ({ policy, pulse }: PageWorld): Promise<object[]> => {
   const read = async ([file, hits]: readonly [string, object]) => ({
     file,
     hits,
-    text: await readFile(file, 'utf8').catch(
+    text: await readFile(file, 'utf8').then(
+      hiddenValues,
       (error: NodeJS.ErrnoException) => `# this file cannot be read now: ${error.code}\n`,
     ),
   })

@@ -100,7 +100,7 @@ const effective = ({ sections, base, rules }: Policy): object => ({
   ),
   rules: rules.map(({ ref, tests, says }) => ({
     ...ref,
-    when: Object.fromEntries(tests.map(({ condition, written }) => [condition, written])),
+    when: redactedValue(Object.fromEntries(tests.map(({ condition, written }) => [condition, written]))),
     decides: Object.fromEntries(says.map(({ aspect, value }) => [aspect, redactedValue(value)])),
   })),
 })

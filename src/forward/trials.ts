@@ -4,6 +4,7 @@ import type { Policy } from '../policy/policy.ts'
 import { written } from '../policy/written.ts'
 import type { Life } from '../telemetry/life.ts'
 import type { Change, RequestOutcome } from '../telemetry/outcome.ts'
+import { redactedValue } from '../telemetry/redact.ts'
 
 /** What is watched before it counts: rules in dry run, and a policy beside the one in force. */
 export interface Trials {
@@ -26,8 +27,8 @@ const changesTo = (policy: Policy, other: Policy | undefined, facts: Facts): rea
 
 const changeOf = ({ before, after }: ReturnType<typeof differences>[0]): Change => ({
   key: after.key,
-  value: written(after.written),
-  ...(before.is === 'decided' && { was: written(before.written) }),
+  value: written(redactedValue(after.written)),
+  ...(before.is === 'decided' && { was: written(redactedValue(before.written)) }),
   rule: after.by,
 })
 

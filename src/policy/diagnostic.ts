@@ -1,3 +1,5 @@
+import { hiddenValues, REDACTED } from '../net/secretNames.ts'
+
 /** What kind of mistake it is; stable, for tools. */
 export type MistakeCode =
   | 'syntax'
@@ -46,6 +48,15 @@ export const formatDiagnostic = ({ severity, place, message }: Diagnostic): stri
 
 const LINE_LETTERS_MAX = 200 // longer than any line an operator writes, shorter than what floods a terminal
 const CONTROL = /[\u0000-\u0008\u000b-\u001f\u007f]/g
+
+/** The same without what looks like a secret in its line: it is copied into logs and the output of CI runs. */
+export const withoutSecrets = (diagnostic: Diagnostic): Diagnostic => {
+  const { place, message } = diagnostic
+  const text = hiddenValues(place.text)
+  if (text === place.text) return diagnostic
+  // What was not expected is named at the end of a message.
+  return { ...diagnostic, place: { ...place, text }, message: message.replace(/(, not |^)".*"/s, `$1${REDACTED}`) }
+}
 
 /** In the order a reader meets them. */
 export const inOrder = (diagnostics: readonly Diagnostic[], files: readonly string[]): Diagnostic[] =>

@@ -1,4 +1,4 @@
-import { type Diagnostic, inOrder } from './diagnostic.ts'
+import { type Diagnostic, inOrder, withoutSecrets } from './diagnostic.ts'
 import { readDocuments } from './document.ts'
 import { lint } from './lint.ts'
 import { compilePolicy, type Policy } from './policy.ts'
@@ -17,7 +17,7 @@ export const parsePolicy = (files: readonly SourceFile[]): Parsed => {
     inOrder(
       found,
       files.map((file) => file.path),
-    )
+    ).map(withoutSecrets)
   const warnings = lint(text.rules)
   if (diagnostics.some(isError)) return { is: 'mistaken', diagnostics: ordered([...diagnostics, ...warnings]) }
   const policy = compilePolicy(text)

@@ -1,11 +1,4 @@
-/** What stands where a secret was. */
-export const REDACTED = '(redacted)'
-
-const SECRET_NAME =
-  /token|secret|passw|pwd|(api|private|access)[-_.]?key|signature|\bsig\b|credential|auth|cookie|session|jwt|\bcode\b|\bkey\b/i
-
-/** Whether what goes by this name may be secret: the one list, for query parameters, fields and settings alike. */
-export const isSecretName = (name: string): boolean => SECRET_NAME.test(name)
+import { isSecretName, REDACTED } from '../net/secretNames.ts'
 
 /**
  * A request target as it may be logged: values of query parameters that are named like secrets are replaced, and so is
@@ -56,7 +49,10 @@ export const redactedValue = (value: unknown, name = ''): unknown => {
   if (typeof value === 'object' && value !== null) {
     if (!isPlain(value)) return String(value)
     return Object.fromEntries(
-      Object.entries(value).map(([key, each]) => [key, redactedValue(each, PLACES.has(key) ? '' : key)]),
+      Object.entries(value).map(([key, each]) => [
+        key,
+        redactedValue(each, PLACES.has(key) ? '' : WANTED.has(key) ? name : key),
+      ]),
     )
   }
   return typeof value === 'string' && isSecretName(name) ? REDACTED : value
@@ -64,4 +60,6 @@ export const redactedValue = (value: unknown, name = ''): unknown => {
 
 /** Keys that say where a secret is kept. What stands there is a path or a name. */
 const PLACES: ReadonlySet<string> = new Set(['file', 'env', 'key', 'keyLog'])
+/** Of a condition on a header, what it has to be. */
+const WANTED: ReadonlySet<string> = new Set(['equals', 'matches'])
 const isPlain = (value: object): boolean => [Object.prototype, null].includes(Object.getPrototypeOf(value))
