@@ -29,4 +29,4 @@ export const hiddenValues = (text: string): string =>
     )
 
 /** Where a secret is kept may be told: `key:` names a file. */
-const isReference = (name: string): boolean => name === 'file' || name === 'env' || name === 'keyLog'
+const isReference = (name: string): boolean => ['file', 'env', 'key', 'keyLog'].includes(name)

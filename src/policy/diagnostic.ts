@@ -54,8 +54,10 @@ export const withoutSecrets = (diagnostic: Diagnostic): Diagnostic => {
   const { place, message } = diagnostic
   const text = hiddenValues(place.text)
   if (text === place.text) return diagnostic
-  // What was not expected is named at the end of a message.
-  return { ...diagnostic, place: { ...place, text }, message: message.replace(/(, not |^)".*"/s, `$1${REDACTED}`) }
+  const at = (line: string) => line.slice(place.column - 1, place.column - 1 + place.length)
+  // What was not expected is named in the message, too.
+  const told = at(text) === at(place.text) ? message : message.replace(/(, not |^)".*"/s, `$1${REDACTED}`)
+  return { ...diagnostic, place: { ...place, text }, message: told }
 }
 
 /** In the order a reader meets them. */
