@@ -8,6 +8,7 @@ import { http2, http2Memory, http2ToHttp1 } from './http2.ts'
 import { markdown, thisMachine } from './report.ts'
 import { type Effort, type Result, runSuite, type Suite } from './rounds.ts'
 import { atRest, tcp, tcpPipes } from './tcp.ts'
+import { telemetry } from './telemetry.ts'
 import { tls } from './tls.ts'
 
 // A suite a line: each brings its contenders, in the same configuration, and its measurements.
@@ -24,6 +25,7 @@ const SUITES: readonly Suite[] = [
   tls,
   balance,
   ...callback,
+  telemetry,
 ]
 
 const { values } = parseArgs({

@@ -1,4 +1,4 @@
-import { differences } from '../policy/differences.ts'
+import { type Difference, differences } from '../policy/differences.ts'
 import type { Facts } from '../policy/facts.ts'
 import type { Policy } from '../policy/policy.ts'
 import { written } from '../policy/written.ts'
@@ -25,12 +25,22 @@ const changesTo = (policy: Policy, other: Policy | undefined, facts: Facts): rea
   return found.length === 0 ? NONE : found.map(changeOf)
 }
 
-const changeOf = ({ before, after }: ReturnType<typeof differences>[0]): Change => ({
-  key: after.key,
-  value: written(redactedValue(after.written)),
-  ...(before.is === 'decided' && { was: written(redactedValue(before.written)) }),
-  rule: after.by,
-})
+/** In words, once for each: the policy gives the same difference again, and words cost more than the rest. */
+const inWords = new WeakMap<Difference, Change>()
+
+const changeOf = (difference: Difference): Change => {
+  const found = inWords.get(difference)
+  if (found !== undefined) return found
+  const { before, after } = difference
+  const change: Change = {
+    key: after.key,
+    value: written(redactedValue(after.written)),
+    ...(before.is === 'decided' && { was: written(redactedValue(before.written)) }),
+    rule: after.by,
+  }
+  inWords.set(difference, change)
+  return change
+}
 
 /** Whether nothing that is watched would treat these facts otherwise. */
 export const changesNothing = ({ policy, candidate }: Trials, facts: Facts): boolean =>
