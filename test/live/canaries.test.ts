@@ -64,7 +64,7 @@ const SENT: readonly (readonly [place: string, bytes: string, isForwarded: boole
 /** What the operator keeps: in the environment, in files, and, though it should not be there, in the document. */
 const KEPT = ['AdminToken', 'CommandKey', 'TlsKey', 'HeaderSet', 'HeaderWhen', 'Inline', 'InlineCandidate'] as const
 
-const policyText = (directory: string, ports: { web: number; collector: number }): string => `apiVersion: sluice/v1
+const policyText = (ports: { web: number; collector: number }): string => `apiVersion: sluice/v1
 listeners:
   outbound: { address: "127.0.0.1:0", destination: "127.0.0.1:${ports.web}" }
   inbound: { address: [] }
@@ -96,7 +96,7 @@ const scene = async (t: Test) => {
   const directory = t.testdir({ 'shop.pem': cert, 'shop.key': key, 'key.txt': canary('CommandKey') })
   const policy = `${directory}/policy.yaml`
   const { port } = collector.address() as { port: number }
-  writeFileSync(policy, policyText(directory, { web: web.address.port, collector: port }))
+  writeFileSync(policy, policyText({ web: web.address.port, collector: port }))
   const env = { ...process.env, ADMIN_TOKEN: canary('AdminToken'), SECRET: canary('Env'), NODE_OPTIONS: '' }
   const sluice = spawn('bin/sluice', ['serve', '--config', policy], { stdio: ['ignore', 'pipe', 'pipe'], env })
   t.teardown(() => {
