@@ -3,10 +3,11 @@ import { readSecret } from '../net/secret.ts'
 import type { World } from '../proxy.ts'
 import type { Log } from '../telemetry/log.ts'
 import type { Metrics } from '../telemetry/metrics.ts'
-import { createPulse } from '../telemetry/pulse.ts'
+import { createPulse, type Pulse } from '../telemetry/pulse.ts'
 import type { Recorder } from '../telemetry/recording.ts'
 import type { TrialCounts } from '../telemetry/trialCounts.ts'
 import { type Candidate, candidateRoutes } from './candidate.ts'
+import { idleRules } from './idleRules.ts'
 import { balanceRoutes } from './liveBalance.ts'
 import { certificateWarnings, missingCertificates } from './liveTls.ts'
 import { pageRoutes } from './page.ts'
@@ -46,7 +47,10 @@ export const openAdmin = async ({
   const { ledger, policy, clock, http, tls } = world
   const { admin, tls: limits } = policy().sections
   const token = admin.token && (await readSecret(admin.token, env))
-  const warnings = () => (tls ? certificateWarnings(tls, clock.time(), limits.warnBeforeExpiry) : [])
+  const warnings = () => [
+    ...(tls ? certificateWarnings(tls, clock.time(), limits.warnBeforeExpiry) : []),
+    ...idleRules(policy(), pulse, clock.time()),
+  ]
   const state = adminRoutes({
     ledger,
     policy,
@@ -56,7 +60,7 @@ export const openAdmin = async ({
     notReady: () => [...(ledger.draining ? ['it is draining'] : []), ...(tls ? missingCertificates(tls) : [])],
     shutdown: admin.shutdown ? shutdown : undefined,
   })
-  const pulse = createPulse(ledger, clock, warnings)
+  const pulse: Pulse = createPulse(ledger, clock, warnings)
   const page = pageRoutes({ ledger, policy, pulse, time: clock.time, version, channels: () => world.channels })
   const captures = captureRoutes(recorder, admin.captures, version)
   const routes = {

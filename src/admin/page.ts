@@ -30,6 +30,7 @@ const FILES: Readonly<Record<string, readonly [file: string, type: string]>> = {
   '/': ['index.html', 'text/html; charset=utf-8'],
   '/page/page.css': ['page.css', 'text/css'],
   '/page/page.js': ['page.js', 'text/javascript'],
+  '/page/candidate.js': ['candidate.js', 'text/javascript'],
   '/page/channels.js': ['channels.js', 'text/javascript'],
   '/page/vendor/uPlot.iife.min.js': ['vendor/uPlot.iife.min.js', 'text/javascript'],
   '/page/vendor/uPlot.min.css': ['vendor/uPlot.min.css', 'text/css'],

@@ -25,6 +25,8 @@ export interface Pulse {
   /** The latest Outcomes, oldest first. */
   readonly recent: () => readonly Outcome[]
   readonly second: () => Second
+  /** How many connections have ended. */
+  readonly connections: () => number
   /** How often a rule decided something. */
   readonly hits: (rule: RuleName) => number
 }
@@ -42,6 +44,7 @@ export const createPulse = (ledger: Ledger, clock: Clock, more: () => readonly s
   const timeouts = new Map<string, number>()
   let latencies: number[] = []
   let connections = 0
+  let ended = 0
   let requests = 0
   let lastBytes = 0
   let endedBytes = 0
@@ -60,6 +63,7 @@ export const createPulse = (ledger: Ledger, clock: Clock, more: () => readonly s
   }
   const counted = ({ rules, result }: Alike, _ms: number, { sent, received }: Outcome['bytes']) => {
     connections += 1
+    ended += 1
     endedBytes += sent + received
     hit(rules)
     if (result === 'failed' || result === 'refused') failures.push(clock.now())
@@ -121,6 +125,7 @@ export const createPulse = (ledger: Ledger, clock: Clock, more: () => readonly s
     now: clock.now,
     recent: () => recent,
     second,
+    connections: () => ended,
     hits: (rule) => hits.get(keyOf(rule)) ?? 0,
   }
 }

@@ -7,14 +7,17 @@ import { relative } from 'node:path'
 import { chromium, type Page } from 'playwright-core'
 import { type Test, test } from 'tap'
 import { listen } from '../../src/accept/listen.ts'
+import { candidateRoutes, keepCandidate } from '../../src/admin/candidate.ts'
 import { balanceRoutes } from '../../src/admin/liveBalance.ts'
 import { pageRoutes } from '../../src/admin/page.ts'
 import { startAdmin } from '../../src/admin/server.ts'
 import type { Use } from '../../src/balance/use.ts'
 import { balancingOf } from '../../src/forward/balancing.ts'
 import { formatAddress } from '../../src/net/address.ts'
+import { systemClock } from '../../src/net/clock.ts'
 import { parsePolicy } from '../../src/policy/parsePolicy.ts'
 import { createPulse } from '../../src/telemetry/pulse.ts'
+import { countTrials } from '../../src/telemetry/trialCounts.ts'
 import { worldOf } from '../support/world.ts'
 
 const NOWHERE = { host: '127.0.0.1', port: 9 }
@@ -29,6 +32,10 @@ rules:
     then: { deny: true }
 `
 
+const CANDIDATE = `apiVersion: sluice/v1
+rules: [{ name: no shop, when: { path: /shop/** }, then: { deny: true } }]
+`
+
 /** A proxy in front of a real web server, its admin page, and a browser that looks at it. */
 const scene = async (t: Test) => {
   const directory = t.testdir({ 'policy.yaml': POLICY })
@@ -38,7 +45,9 @@ const scene = async (t: Test) => {
   const web = createServer((asked, answer) => answer.end(`you asked for ${asked.url}`)).listen(0, '127.0.0.1')
   await once(web, 'listening')
   const destination = { host: '127.0.0.1', port: (web.address() as { port: number }).port }
-  const world = { ...worldOf(''), policy: () => parsed.policy }
+  const candidate = keepCandidate(undefined, { clock: systemClock, changed: () => {}, warn: assert.fail })
+  const world = { ...worldOf(''), policy: () => parsed.policy, candidate: candidate.policy }
+  const counts = countTrials(world.ledger)
   const pulse = createPulse(world.ledger, world.clock)
   const options = { name: 'outbound', direction: 'outbound', maxConnections: 100, destination } as const
   const front = await listen({ ...options, address: { host: '127.0.0.1', port: 0 } }, world, undefined)
@@ -50,7 +59,11 @@ const scene = async (t: Test) => {
     version: 'test',
   })
   const balance = balanceRoutes(world.http.balancers, world.clock)
-  const admin = await startAdmin({ address: { host: '127.0.0.1', port: 0 }, routes: { ...routes, ...balance } })
+  const trials = candidateRoutes(candidate, counts)
+  const admin = await startAdmin({
+    address: { host: '127.0.0.1', port: 0 },
+    routes: { ...routes, ...balance, ...trials },
+  })
   const browser = await chromium.launch({
     executablePath: '/usr/bin/chromium',
     args: [
@@ -74,7 +87,7 @@ const scene = async (t: Test) => {
     await once(answer.resume(), 'end')
     return answer.statusCode as number
   }
-  return { browser, get, front, world, destination, url: `http://127.0.0.1:${admin.address.port}/` }
+  return { browser, get, front, world, destination, candidate, url: `http://127.0.0.1:${admin.address.port}/` }
 }
 
 /** What the page says of itself when something in it fails. */
@@ -90,7 +103,7 @@ const open = async (page: Page, url: string): Promise<string[]> => {
 }
 
 test('the page shows traffic as it happens, the life of a connection, rules with hits, and explains', async (t) => {
-  const { browser, get, front, url, world, destination } = await scene(t)
+  const { browser, get, front, url, world, destination, candidate } = await scene(t)
   const page = await browser.newPage({ viewport: { width: 1280, height: 900 }, colorScheme: 'light' })
   const troubles = await open(page, url)
   assert.equal(await get('/shop?token=CANARY'), 200)
@@ -136,6 +149,12 @@ test('the page shows traffic as it happens, the life of a connection, rules with
   for (let i = 0; i < 50; i++) service.take(list, { taken, refused: () => assert.fail('refused') })
   await page.getByRole('cell', { name: /left alone.*it cannot be connected to/ }).waitFor()
   await page.locator('#endpoints').getByText(formatAddress(destination), { exact: true }).waitFor()
+
+  assert.equal(await page.locator('#candidate').isVisible(), false)
+  assert.deepEqual(candidate.put(CANDIDATE), [])
+  assert.equal(await get('/shop/2'), 200)
+  await page.locator('#candidate-rows', { hasText: 'no shop' }).waitFor()
+  assert.match((await page.locator('#candidate-about').textContent()) ?? '', /It decides nothing\..* 1 of 1 requests/s)
 
   await page.getByLabel('Destination').fill('10.0.0.5:9999')
   await page.getByRole('button', { name: 'Explain' }).click()

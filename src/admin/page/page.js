@@ -147,6 +147,8 @@ const drawLife = (it) => {
   const rules = Object.entries({ ...it.rules, ...it.request?.rules })
   const written = rules.filter(([, rule]) => rule.line > 0)
   steps.push(step('Rules', written.length === 0 ? 'no rule says anything of it: the defaults' : '', (written.length ? written : []).map(([aspect, rule]) => ruleLink(aspect, rule))))
+  for (const [title, changes] of [['Dry run', it.request?.dryRun ?? it.dryRun], ['Candidate', it.request?.candidate ?? it.candidate]])
+    if (changes?.length) steps.push(step(title, 'would have decided otherwise', changes.map(({ key, was, value, rule }) => element('div', {}, `${key}: ${value}${was === undefined ? '' : ` in place of ${was}`}, by ${rule.name} (${rule.file}:${rule.line})`)), 'would'))
   const upstream = it.request?.upstream ?? it.upstream
   const channel = it.request?.channel ?? it.channel
   if (upstream) steps.push(step('Upstream', `${address(upstream)}${channel ? ` over channel ${channel}` : ''}${it.request?.attempts > 1 ? `, ${it.request.attempts} attempts` : ''}`))
