@@ -9,9 +9,14 @@ export interface Target {
   readonly task: string
   readonly settings: GatewaySection['tasks'][string]
   readonly port: ExposedPort
-  /** The shards that the name stands for, by their address: any of them will do. */
-  readonly hosts: readonly [string, ...string[]]
+  /** Where the shards run that the name stands for: any of them will do. */
+  readonly places: readonly [Place, ...Place[]]
 }
+
+/** Where a shard runs: at an IP address, or wherever discovery says that a name is. */
+export type Place = Pick<Shard, 'host' | 'authority'>
+
+type Shard = GatewaySection['tasks'][string]['shards'][number]
 
 /** What a server name leads to. */
 export type Found = { readonly is: 'port'; readonly target: Target } | { readonly is: 'nothing'; readonly why: string }
@@ -46,17 +51,18 @@ export const targetOf = (serverName: string | null, section: GatewaySection): Fo
   const task = tasksByHash(section).get(parts[0]!)
   const settings = task === undefined ? undefined : section.tasks[task]
   const exposed = settings?.ports.find((one) => one.port === port)
-  const hosts = settings === undefined ? [] : hostsOf(settings, parts.slice(1, -1))
-  if (task === undefined || settings === undefined || exposed === undefined || !isSome(hosts))
+  const places = settings === undefined ? [] : placesOf(settings, parts.slice(1, -1))
+  if (task === undefined || settings === undefined || exposed === undefined || !isSome(places))
     return nothing('the requested subdomain does not match a known task and port combination')
-  return { is: 'port', target: { task, settings, port: exposed, hosts } }
+  return { is: 'port', target: { task, settings, port: exposed, places } }
 }
 
-const hostsOf = ({ shards, host }: GatewaySection['tasks'][string], [keyBegin, rClockBegin]: string[]): string[] => {
-  const all = shards.length > 0 ? shards : [{ keyBegin: WHOLE, rClockBegin: WHOLE, host }]
-  return all
-    .filter((one) => keyBegin === undefined || (one.keyBegin === keyBegin && one.rClockBegin === rClockBegin))
-    .map((one) => one.host)
+const placesOf = (
+  { shards, host, authority }: GatewaySection['tasks'][string],
+  [keyBegin, rClockBegin]: string[],
+): Place[] => {
+  const all: readonly Shard[] = shards.length > 0 ? shards : [{ keyBegin: WHOLE, rClockBegin: WHOLE, host, authority }]
+  return all.filter((one) => keyBegin === undefined || (one.keyBegin === keyBegin && one.rClockBegin === rClockBegin))
 }
 
-const isSome = (hosts: string[]): hosts is [string, ...string[]] => hosts.length > 0
+const isSome = (places: Place[]): places is [Place, ...Place[]] => places.length > 0

@@ -5,6 +5,7 @@ import { peek } from '../detect/peek.ts'
 import type { Agreed, Inside } from '../forward/insideTls.ts'
 import { refuse } from '../forward/refuse.ts'
 import type { TlsWorld } from '../forward/tlsWorld.ts'
+import type { Address } from '../net/address.ts'
 import type { Connection } from '../net/connection.ts'
 import { chooseAlpn } from '../net/tls/alpn.ts'
 import type { Certificate } from '../net/tls/certificate.ts'
@@ -12,16 +13,17 @@ import { mostSpecific, onePerKeyType } from '../net/tls/names.ts'
 import { refuseHello } from '../net/tls/terminate.ts'
 import type { Traffic } from '../net/traffic.ts'
 import type { Policy } from '../policy/policy.ts'
-import { valueOr } from '../policy/verdict.ts'
 import { recorded, serveInside, type World } from '../proxy.ts'
 import type { Life } from '../telemetry/life.ts'
 import type { Outcome } from '../telemetry/outcome.ts'
-import { type Found, type GatewaySection, type Target, targetOf } from './exposure.ts'
+import { exposedPolicy, type Upstream } from './exposedPolicy.ts'
+import { type Found, type GatewaySection, type Place, type Target, targetOf } from './exposure.ts'
 import { type Guard, guarding } from './guard.ts'
 import type { Verifier } from './token.ts'
 
 const HELLO_BYTES_MAX = 16_384 // one TLS record: no library sends a larger hello
 const PLAIN = 'This service may only be accessed using TLS, such as through an https:// URL.\n'
+const HERE = '127.0.0.1' // Sluice runs beside its workload
 const NOWHERE = { host: '0.0.0.0', port: 0 } // where a connection goes that goes nowhere: it is never dialled
 
 /** Serves the connections of the gateway's listener. */
@@ -93,7 +95,8 @@ export const createGateway = (
       leave: requests.leave,
     }
     const spoken = spokenBy(alpn, port?.protocol)
-    const destination = found.is === 'port' ? addressOf(found.target, world) : NOWHERE
+    const dice = world.random()
+    const destination = found.is === 'port' ? destinationOf(found.target, dice) : NOWHERE
     const inside: Inside = {
       connection: { ...connection, destination, stream: secured.stream },
       facts: { ...factsOf(connection, hello), destination },
@@ -103,8 +106,28 @@ export const createGateway = (
       mayPass: () => isSamePort(targetOf(hello.sni, section()), found),
       onlyHttp: port === undefined || !port.isPublic,
     }
-    const policy = () => exposedPolicy(world.policy(), port?.protocol === 'h2' ? 'http2' : 'http1')
-    return serveInside(inside, life, { ...world, policy })
+    const protocol = port?.protocol === 'h2' ? 'http2' : 'http1'
+    const exposed = (policy: Policy): Policy => {
+      if (found.is === 'nothing') return exposedPolicy(policy, protocol)
+      const now = targetOf(hello.sni, section())
+      return exposedPolicy(
+        policy,
+        protocol,
+        upstreamOf(now.is === 'port' ? now.target : found.target, dice, destination),
+      )
+    }
+    const exposedNow = remembering(exposed) // asked several times for each request
+    return serveInside(inside, life, {
+      ...world,
+      policy: () => exposedNow(world.policy()),
+      candidate: () => {
+        const candidate = world.candidate?.()
+        return candidate && exposed(candidate)
+      },
+      get discovery() {
+        return world.discovery // a reload may bring one while the connection is open
+      },
+    })
   }
 
   return (connection, world) => recorded(connection, world, (life, watched) => answer(watched, life, world))
@@ -126,10 +149,30 @@ const spokenBy = (alpn: string | null, protocol: string | undefined): Agreed | u
   return alpn !== null || !isHttpProtocol(protocol) ? { protocol: 'opaque', because: 'alpn' } : undefined
 }
 
-const addressOf = ({ hosts, port }: Target, { random }: World) => ({
-  host: hosts[Math.floor(random() * hosts.length)] ?? hosts[0],
-  port: port.port,
-})
+/** The same, which asks again only for another policy than the last. */
+const remembering = (make: (policy: Policy) => Policy): ((policy: Policy) => Policy) => {
+  let last: readonly [from: Policy, made: Policy] | undefined
+  return (policy) => {
+    if (last?.[0] !== policy) last = [policy, make(policy)]
+    return last[1]
+  }
+}
+
+const placeOf = ({ places }: Target, dice: number): Place => places[Math.floor(dice * places.length)] ?? places[0]
+
+/** Where a connection was going: what rules, the log and the Outcome know it by. A name is there for nothing else. */
+const destinationOf = (target: Target, dice: number): Address => {
+  const { host, authority } = placeOf(target, dice)
+  return { host: authority ?? host ?? HERE, port: target.port.port }
+}
+
+/** Where it goes instead of to its destination: to an endpoint of a name, or elsewhere since a reload. */
+const upstreamOf = (target: Target, dice: number, then: Address): Upstream | undefined => {
+  const { authority: name, host = HERE } = placeOf(target, dice)
+  const { port } = target.port
+  if (name !== undefined) return { is: 'authority', name, port }
+  return host === then.host && port === then.port ? undefined : { is: 'addresses', addresses: [{ host, port }] }
+}
 
 const tellPlain = (stream: Duplex): Traffic => {
   const fields = `Content-Type: text/plain; charset=utf-8\r\nContent-Length: ${PLAIN.length}\r\nConnection: close\r\n`
@@ -179,7 +222,7 @@ const createPlaces = (most: (settings: Target['settings']) => number) => {
 }
 
 /** A task that is not there will be back: 503, as the gateways say that clients know, where a proxy says 502 and 504. */
-const UNREACHABLE = { connectFailed: 503, connectTimeout: 503, failfast: 503 } as const
+const UNREACHABLE = { connectFailed: 503, connectTimeout: 503, failfast: 503, noRoute: 503 } as const
 
 /** Whether bytes are still let through as they were when their connection began. */
 const isSamePort = (now: Found, then: Found): boolean =>
@@ -187,28 +230,3 @@ const isSamePort = (now: Found, then: Found): boolean =>
   then.is === 'port' &&
   now.target.port.isPublic === then.target.port.isPublic &&
   now.target.port.protocol === then.target.port.protocol
-
-const LABEL = { name: 'the labels of the exposed port', file: '', line: 0 }
-const exposed = { http1: new WeakMap<Policy, Policy>(), http2: new WeakMap<Policy, Policy>() }
-
-/** The policy as it counts for exposed ports: connectors are spoken to as their label says, and told who calls. */
-const exposedPolicy = (policy: Policy, protocol: 'http1' | 'http2'): Policy => {
-  const known = exposed[protocol].get(policy)
-  if (known !== undefined) return known
-  const { base } = policy
-  const isForwarded = valueOr(base['http.forwarded'], 'none') !== 'none'
-  const allowed = base['http.upgrade.allow']
-  const isUpgradeSaid = allowed.is === 'decided' && allowed.by.line > 0
-  const made: Policy = {
-    ...policy,
-    base: {
-      ...base,
-      'upstream.protocol': { is: 'decided', value: protocol, by: LABEL },
-      // Web applications expect websockets where they get HTTP, and here a token is asked for before any byte of them.
-      ...(isUpgradeSaid ? {} : { 'http.upgrade.allow': { is: 'decided', value: ['websocket'], by: LABEL } as const }),
-      ...(isForwarded ? {} : { 'http.forwarded': { is: 'decided', value: 'x-forwarded', by: LABEL } as const }),
-    },
-  }
-  exposed[protocol].set(policy, made)
-  return made
-}

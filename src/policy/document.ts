@@ -9,6 +9,7 @@ import { apiVersion, OWN_KEYS, ruleShape, testShape, thenShape } from './documen
 import { LEAVES, valueAt } from './leaves.ts'
 import { nearest } from './nearest.ts'
 import type { Clause, PlacedSaying, PolicyText, RuleText, TestText } from './policyText.ts'
+import type { Need } from './sections/section.ts'
 import { SECTION_TABLE, type Sections } from './sections.ts'
 import { listOf, type Shape, shown, unknownKey } from './shape.ts'
 import { type Path, readSource, type Source, type SourceFile } from './source.ts'
@@ -28,6 +29,7 @@ export const readDocuments = (
     sections: {},
     tests: [],
     uses: [],
+    needs: [],
     owners: new Map(),
   }
   const names = definedNames(sources)
@@ -36,6 +38,7 @@ export const readDocuments = (
   )
   for (const source of sources) readOne(source, found)
   if (isWhole) for (const use of found.uses) checkUse(use, names, found)
+  if (isWhole) for (const need of found.needs) checkNeed(need, sources, found)
   for (const rule of found.rules) checkRule(rule, found)
   if (isWhole) for (const saying of allSayings(found)) checkReferences(saying, names, found)
   const sections = Object.fromEntries(
@@ -63,6 +66,8 @@ interface Found {
   readonly tests: TestText[]
   /** The names that sections use. */
   readonly uses: { readonly reference: Reference; readonly place: Place }[]
+  /** What sections need of others. */
+  readonly needs: (Pick<Need, 'list' | 'says'> & { readonly place: Place })[]
   /** Who has written a section, a name in one, or a rule's name: for saying where the first one is. */
   readonly owners: Map<string, Place>
 }
@@ -231,6 +236,8 @@ const readSection = (name: string, written: unknown, source: Source, found: Foun
   if (result === undefined) return
   for (const reference of section.references?.(result.value) ?? [])
     found.uses.push({ reference, place: source.place([name, ...reference.at]) })
+  for (const { at, ...need } of section.needs?.(result.value) ?? [])
+    found.needs.push({ ...need, place: source.place([name, ...at]) })
   const folder = posix.dirname(source.file)
   const value =
     section.resolve?.(result.value, (path) => (posix.isAbsolute(path) ? path : posix.join(folder, path))) ??
@@ -295,6 +302,15 @@ const checkUse = (
 ): void => {
   const defined = names.get(to) ?? []
   if (!defined.includes(name)) report(found, 'dangling-reference', place, dangling(to, name, defined))
+}
+
+/** Whatever is written there counts: what is wrong with it is told where it is. */
+const checkNeed = ({ list, says, place }: Found['needs'][number], sources: readonly Source[], found: Found): void => {
+  const isThere = sources.some(({ value }) => {
+    const written = valueAt(value, list)
+    return written !== undefined && !(Array.isArray(written) && written.length === 0)
+  })
+  if (!isThere) report(found, 'dangling-reference', place, says)
 }
 
 const dangling = (to: string, name: string, defined: readonly string[]): string => {

@@ -8,6 +8,8 @@ import { type ClientOptions, WebSocket, WebSocketServer } from 'ws'
 import { taskHash } from '../../src/codec/taskHash.ts'
 import { targetOf } from '../../src/gateway/exposure.ts'
 import { systemClock } from '../../src/net/clock.ts'
+import { createLedger } from '../../src/telemetry/ledger.ts'
+import { countExposed, createMetrics, type Metrics } from '../../src/telemetry/metrics.ts'
 import { asked, closeWorkshop, DOMAIN, dialled, type Gateway, gateway, nameOf, root } from '../support/exposed.ts'
 import { scripted } from '../support/http.ts'
 import { readAll, upstream } from '../support/peers.ts'
@@ -513,6 +515,68 @@ test('a connector that is not there is 503, as clients of such gateways know it'
   t.match(await asked(one, nameOf(port)), /^HTTP\/1\.1 503 [\s\S]*sluice-error: connect(Failed|Timeout)\r\n/)
   t.match(one.requests, [{ status: 503 }])
   one.close()
+})
+
+test('browsers are told to stay with https, in answers of ours too, unless the policy says not to', async (t) => {
+  const told = /\r\nstrict-transport-security: max-age=31536000; includeSubDomains\r\n/
+  const answers = async (to: Gateway) =>
+    Promise.all([
+      asked(to, nameOf(PRIVATE)),
+      asked(to, nameOf(PRIVATE), bearer(token())),
+      asked(to, nameOf(PUBLIC)),
+      asked(to, `x.${DOMAIN}`),
+    ])
+  const silent = await gateway(TASKS, { keys: KEYS_TEXT, settings: 'hsts: false' })
+  const [with_, without] = [await answers(gate), await answers(silent)]
+  t.same([with_.map(status), without.map(status)], Array(2).fill([401, 200, 200, 404]))
+  for (const answer of with_) t.match(answer, told)
+  for (const answer of without) t.notMatch(answer, /strict-transport-security/i)
+  // What the connector says of it itself counts.
+  const own = await scripted('HTTP/1.1 200 OK\r\nContent-Length: 0\r\nStrict-Transport-Security: max-age=5\r\n\r\n')
+  const other = await gateway(`{ acmeCo/in: { ports: { ${own.address.port}: { public: true } } } }`)
+  const said = await asked(other, nameOf(own.address.port))
+  t.same(said.match(/^strict-transport-security: .*$/gim), ['Strict-Transport-Security: max-age=5'])
+  silent.close()
+  other.close()
+  own.close()
+})
+
+test('metrics: a series for each task and port that is there, none for names that are not, and never too many', async (t) => {
+  const series = async (metrics: Metrics, name: string) =>
+    (await metrics.registry.metrics()).split('\n').filter((line) => line.startsWith(`${name}{`))
+  const one = await gateway(TASKS, { keys: KEYS_TEXT })
+  const metrics = createMetrics('1.0.0')
+  countExposed(metrics, one.world.ledger)
+  for (const name of [
+    nameOf(PUBLIC),
+    nameOf(PRIVATE),
+    ...Array.from({ length: 20 }, (_, i) => `${HASH}-${i + 1}.${DOMAIN}`),
+  ])
+    await asked(one, name)
+  while (one.outcomes.length < 22) await new Promise(setImmediate)
+  t.same(
+    (await series(metrics, 'sluice_exposed_requests_total')).sort(),
+    [
+      `sluice_exposed_requests_total{task="acmeCo/in",port="${PRIVATE}",class="4xx",cause="unauthorized"} 1`,
+      `sluice_exposed_requests_total{task="acmeCo/in",port="${PUBLIC}",class="2xx",cause=""} 1`,
+    ].sort(),
+  )
+  t.equal((await series(metrics, 'sluice_exposed_connections_total')).length, 2)
+  one.close()
+
+  const many = createMetrics('1.0.0')
+  const ledger = createLedger(systemClock)
+  countExposed(many, ledger)
+  const nowhere = { host: '10.0.0.1', port: 1 }
+  for (let port = 1; port <= 700; port++) {
+    const life = ledger.begin({ direction: 'inbound', listener: 'gateway', peer: nowhere, destination: nowhere })
+    life.exposed = { task: `acmeCo/task ${port}`, port }
+    ledger.end(life, 'forwarded', { sent: 1, received: 2, ended: 'closed' })
+  }
+  const counted = await series(many, 'sluice_exposed_connections_total')
+  t.equal(counted.length, 501)
+  t.ok(counted.includes('sluice_exposed_connections_total{task="(other)",port="(other)",result="forwarded"} 200'))
+  t.ok(counted.includes('sluice_exposed_connections_total{task="acmeCo/task 500",port="500",result="forwarded"} 1'))
 })
 
 test('limits of a port: connections and requests', async (t) => {

@@ -256,7 +256,7 @@ test('docs/exposed-ports.md: every command does what the page says', async () =>
   const said: string[] = []
   for (const { kind, text } of blocks) {
     if (kind === 'dockerfile') writeFileSync(join(directory, 'Dockerfile'), text)
-    if (kind === 'yaml') writeFileSync(join(directory, 'gateway.yaml'), text)
+    if (kind === 'yaml' && text.startsWith('apiVersion')) writeFileSync(join(directory, 'gateway.yaml'), text)
     if (kind === 'sh') script += text
     if (kind === 'text') said.push(text)
   }

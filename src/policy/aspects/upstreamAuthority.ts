@@ -1,7 +1,8 @@
 import * as v from 'valibot'
 import { type Mistake, mistake, readText } from '../shape.ts'
 
-const name = readText('a name, with a port if need be', (text): { name: string; port?: number } | Mistake => {
+/** A name, with a port if need be. */
+export const readName = (text: string): { name: string; port?: number } | Mistake => {
   const found = /^([a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_.])?)(?::(\d{1,5}))?$/i.exec(text)
   const host = found?.[1]?.toLowerCase()
   const isName = host !== undefined && host.length <= 254 && LABELS.test(host)
@@ -10,7 +11,9 @@ const name = readText('a name, with a port if need be', (text): { name: string; 
     return mistake(`"${text}" is not a name such as orders, orders:8080 or orders.farm.svc.cluster.local.`)
   if (/^[\d.]+$/.test(host)) return mistake(`"${text}" is an address, not a name; write it under upstream.address`)
   return port === undefined ? { name: host } : { name: host, port }
-})
+}
+
+const name = readText('a name, with a port if need be', readName)
 
 // Underscores as in the names of SRV records.
 const LABELS = /^[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?(?:\.[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?)*\.?$/

@@ -1,5 +1,6 @@
 import * as v from 'valibot'
 import { type ExposedPort, isWrong, type Label, portProblem, portsOfLabels, readPort } from '../../codec/exposedPort.ts'
+import { readName } from '../aspects/upstreamAuthority.ts'
 import { ipWords } from '../ip.ts'
 import {
   count,
@@ -17,7 +18,7 @@ import {
 } from '../shape.ts'
 import { listenAddress } from './listenAddress.ts'
 import { placed, secret } from './secret.ts'
-import { section } from './section.ts'
+import { type Need, section } from './section.ts'
 
 const lowerName = (what: string) =>
   readText(what, (written): string | Mistake =>
@@ -50,11 +51,29 @@ const keyRange = readText('eight hexadecimal digits', (written): string | Mistak
   /^[0-9a-f]{8}$/.test(written) ? written : mistake(`"${written}" is not eight hexadecimal digits in lower case`),
 )
 
-const shard = object({
-  keyBegin: v.pipe(keyRange, v.description('where its range of keys begins')),
-  rClockBegin: v.pipe(keyRange, v.description('where its range of clocks begins')),
-  host: v.pipe(host, v.description('the address it runs at')),
+const authority = readText('a name, without a port', (written): string | Mistake => {
+  if (ipWords(written) !== undefined) return mistake(`"${written}" is an address, not a name; write it under host`)
+  const found = readName(written)
+  if ('mistake' in found) return mistake(`"${written}" is not a name such as acme-in.farm.svc.cluster.local`)
+  if (found.port !== undefined)
+    return mistake(`"${written}" has a port; the one that is exposed counts, so write ${found.name}`)
+  return found.name
 })
+
+const AUTHORITY = 'a name, which the sources of `discovery` turn into the endpoints it runs at'
+
+const shard = v.pipe(
+  object({
+    keyBegin: v.pipe(keyRange, v.description('where its range of keys begins')),
+    rClockBegin: v.pipe(keyRange, v.description('where its range of clocks begins')),
+    host: v.pipe(v.optional(host), v.description('the address it runs at')),
+    authority: v.pipe(v.optional(authority), v.description(`instead of \`host\`: ${AUTHORITY}`)),
+  }),
+  v.check(
+    ({ host, authority }) => (host === undefined) !== (authority === undefined),
+    'expected either `host` or `authority`',
+  ),
+)
 
 const port = object({
   public: v.pipe(
@@ -69,43 +88,56 @@ const port = object({
   ),
 })
 
-const task = object({
-  ports: v.pipe(v.optional(named(port)), v.description('its ports by number')),
-  labels: v.pipe(
-    v.optional(named(oneOrMany(text('the value of a label')))),
-    v.description('its shard labels, instead of `ports`: a value, or a list of them, by name'),
-  ),
-  host: v.pipe(
-    v.optional(host, '127.0.0.1'),
-    v.description('the address the task runs at; 127.0.0.1 when not given: Sluice runs beside its workload'),
-  ),
-  shards: v.pipe(
-    v.optional(listOf(shard), []),
-    v.description('where it runs in several shards: the address of each by its key range'),
-  ),
-  id: v.pipe(
-    v.optional(
-      readText('the beginning of a shard id', (written): string | Mistake =>
-        /^(capture|derivation|materialize)\/.+\/[0-9a-f]{16}\/$/.test(written)
-          ? written
-          : mistake(`"${written}" is not like capture/acmeCo/in/0011223344556677/`),
+const task = v.pipe(
+  object({
+    ports: v.pipe(v.optional(named(port)), v.description('its ports by number')),
+    labels: v.pipe(
+      v.optional(named(oneOrMany(text('the value of a label')))),
+      v.description('its shard labels, instead of `ports`: a value, or a list of them, by name'),
+    ),
+    host: v.pipe(
+      v.optional(host),
+      v.description('the address the task runs at; 127.0.0.1 when not given: Sluice runs beside its workload'),
+    ),
+    authority: v.pipe(v.optional(authority), v.description(`instead of \`host\`: ${AUTHORITY}, in other pods`)),
+    shards: v.pipe(
+      v.optional(listOf(shard), []),
+      v.description('where it runs in several shards: the address of each by its key range'),
+    ),
+    id: v.pipe(
+      v.optional(
+        readText('the beginning of a shard id', (written): string | Mistake =>
+          /^(capture|derivation|materialize)\/.+\/[0-9a-f]{16}\/$/.test(written)
+            ? written
+            : mistake(`"${written}" is not like capture/acmeCo/in/0011223344556677/`),
+        ),
+      ),
+      v.description('its shard id up to the publication, for tokens that exclude some'),
+    ),
+    connections: v.pipe(
+      v.optional(count(1, 1_000_000), 1_000),
+      v.description(
+        'connections open at once to each of its ports; one more is refused and counted; 1,000 when not given: one task that everybody calls must leave room for the others',
       ),
     ),
-    v.description('its shard id up to the publication, for tokens that exclude some'),
-  ),
-  connections: v.pipe(
-    v.optional(count(1, 1_000_000), 1_000),
-    v.description(
-      'connections open at once to each of its ports; one more is refused and counted; 1,000 when not given: one task that everybody calls must leave room for the others',
+    requests: v.pipe(
+      v.optional(count(1, 1_000_000), 1_000),
+      v.description(
+        'requests under way at once to each of its ports; one more gets 503; 1,000 when not given: ten connections of HTTP/2 at their limit of streams',
+      ),
     ),
-  ),
-  requests: v.pipe(
-    v.optional(count(1, 1_000_000), 1_000),
-    v.description(
-      'requests under way at once to each of its ports; one more gets 503; 1,000 when not given: ten connections of HTTP/2 at their limit of streams',
-    ),
-  ),
-})
+  }),
+  v.rawCheck(({ dataset, addIssue }) => {
+    if (!dataset.typed) return
+    const { value: input } = dataset
+    const { authority: value, host, shards } = input
+    if (value === undefined || (host === undefined && shards.length === 0)) return
+    addIssue({
+      message: `${host === undefined ? 'shards' : 'host'} already says where it runs; keep one of the two`,
+      path: [{ type: 'object', origin: 'value', input, key: 'authority', value }],
+    })
+  }),
+)
 
 type TaskInput = v.InferOutput<typeof task>
 
@@ -150,6 +182,12 @@ const tasks = v.pipe(
     return found
   }),
 )
+
+const needed = (name: string, at: readonly string[]): Need => ({
+  list: ['discovery', 'sources'],
+  at,
+  says: `nobody knows where ${name} is: write \`discovery: { sources: [{ dns: {} }] }\`, or other sources`,
+})
 
 export const gateway = section({
   shape: object({
@@ -206,6 +244,13 @@ export const gateway = section({
   onReload: true,
   references: ({ certificate }) =>
     certificate.map((name, i) => ({ to: 'certificates', name, at: ['certificate', `${i}`] })),
+  needs: ({ tasks }) =>
+    Object.entries(tasks).flatMap(([name, { authority, shards }]) => [
+      ...(authority === undefined ? [] : [needed(authority, ['tasks', name, 'authority'])]),
+      ...shards.flatMap((one, i) =>
+        one.authority === undefined ? [] : [needed(one.authority, ['tasks', name, 'shards', `${i}`, 'authority'])],
+      ),
+    ]),
   resolve: ({ keys, jwks, ...rest }, open) => ({
     ...rest,
     ...(keys && { keys: placed(keys, open) }),
