@@ -46,7 +46,11 @@ test('sluice/callback is a package for Node 20 and later, with its types', async
   t.teardown(peer.close)
   const node = otherNode()
   t.comment(`${node} ${execFileSync(node, ['--version'], { encoding: 'utf8', env: { PATH: '' } })}`)
-  const app = spawn(node, ['app.js', peer.address], { cwd: directory, stdio: 'inherit', env: { PATH: '' } })
+  const app = spawn('/usr/bin/env', [...without, node, 'app.js', peer.address], {
+    cwd: directory,
+    stdio: 'inherit',
+    env: { PATH: '' },
+  })
   const gone = once(app, 'exit')
   while (peer.channels.length < 3) await peer.next()
   for (const { call } of peer.channels) {
