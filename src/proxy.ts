@@ -288,7 +288,7 @@ const detected = async (
       const begin = () =>
         beginEarly(placeOf(verdict, destination), (trying) =>
           reachUpstream(
-            { clock, http: world.http, connection, discovery: () => world.discovery },
+            { clock, http: world.http, connection, policy, discovery: () => world.discovery },
             { verdict, dialFor, trying },
           ),
         )

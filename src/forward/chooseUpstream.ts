@@ -10,9 +10,10 @@ import { Choosing, connectFailed, hashFor, unavailableError } from './choosing.t
 import type { Fields, RequestHead } from './exchange.ts'
 import type { Plan } from './plan.ts'
 import type { Cause } from './reply.ts'
+import { reachMs } from './upstreamTls.ts'
 
 /** What of a plan the choice of an endpoint depends on. */
-type Around = Pick<Plan, 'connection' | 'clock' | 'http' | 'discovery'>
+type Around = Pick<Plan, 'connection' | 'clock' | 'http' | 'discovery' | 'policy'>
 
 /** For whom there is something to choose. */
 interface Asked {
@@ -117,22 +118,22 @@ const reachAddress = async (plan: Around, reaching: Reaching, to: Address): Prom
   trying?.(to)
   return {
     to,
-    stream: await dialWithin(dialFor(undefined), to, settled(verdict['limits.connect']), plan.clock, signal),
+    stream: await dialWithin(dialFor(undefined), to, reachMs(verdict, plan.policy.sections), plan.clock, signal),
   }
 }
 
 const reachOne = async (
-  { clock }: Around,
+  { clock, policy }: Around,
   { verdict, dialFor, signal, trying }: Reaching,
   choosing: Choosing,
 ): Promise<Reached> => {
-  const connectMs = settled(verdict['limits.connect'])
+  const ms = reachMs(verdict, policy.sections)
   while (true) {
     const use = await taken(choosing, signal)
     const { address, identity } = use.member.endpoint
     trying?.(address)
     try {
-      const stream = await dialWithin(dialFor(identity), address, connectMs, clock, signal)
+      const stream = await dialWithin(dialFor(identity), address, ms, clock, signal)
       use.answered()
       use.judged(true)
       return { to: address, stream, use, name: choosing.name }

@@ -28,6 +28,7 @@ import type { PoolTarget } from './pool.ts'
 import { type Cause, reply } from './reply.ts'
 import { identified, requestFactsOf } from './requestFacts.ts'
 import { areWatched, trialsOf } from './trials.ts'
+import { reachMs } from './upstreamTls.ts'
 
 /** The requests of one client connection: what the policy says of each, and where it goes. */
 export class Router {
@@ -229,7 +230,8 @@ export class Router {
     }
     const key = `${address.host} ${address.port} ${kind}`
     let target = this.#targets.get(key)
-    if (target === undefined || target.limits !== settings.pool || target.connectMs !== settings.connectMs) {
+    const connectMs = isPlain ? settings.connectMs : reachMs(settings.verdict, this.#policyOf.sections)
+    if (target === undefined || target.limits !== settings.pool || target.connectMs !== connectMs) {
       target = {
         address,
         kind,
@@ -237,7 +239,7 @@ export class Router {
         isOneOfMany: endpoint !== undefined,
         dial: isPlain ? this.#plainDial : this.#preparedDial(settings, protocol, name, endpoint?.identity),
         speak: (stream, events) => this.#speak(protocol, stream, settings.pool.idleMs, events),
-        connectMs: settings.connectMs,
+        connectMs,
         limits: settings.pool,
       }
       if (this.#targets.size > 100) this.#targets.clear()

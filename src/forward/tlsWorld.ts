@@ -11,6 +11,7 @@ import { createPlainPeers, type PlainPeers } from './plainPeers.ts'
 
 /** What TLS needs beside a connection: one for the whole process, shared by every listener and the gateway. */
 export interface TlsWorld {
+  readonly clock: Clock
   readonly certificates: CertificateStore
   readonly terminator: Terminator
   readonly originate: Originator
@@ -47,6 +48,7 @@ export const openTls = async (
     ? sharedTicketKeys({ time: clock.time, secret, periodMs: ticketKeyLifetime })
     : rotatingTicketKeys({ now: clock.now, random: randomBytes, periodMs: ticketKeyLifetime })
   return {
+    clock,
     certificates,
     terminator: createTerminator({ ...common, tickets, handshakesMax: maxHandshakes }),
     originate: createOriginator(common),

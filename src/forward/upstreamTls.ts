@@ -2,6 +2,7 @@ import type { Duplex } from 'node:stream'
 import { type InnerProtocol, MESH_ALPN, writeMeshHeader } from '../codec/meshHeader.ts'
 import type { Address } from '../net/address.ts'
 import type { Dial } from '../net/connection.ts'
+import { dialWithin } from '../net/dial.ts'
 import type { Certificate, Trust } from '../net/tls/certificate.ts'
 import { failure, HandshakeError, type TlsFailure } from '../net/tls/failure.ts'
 import type { ClientTerms } from '../net/tls/originate.ts'
@@ -72,11 +73,23 @@ const agreement = ({ version, cipher, alpn, identity }: Secured): Life['upstream
 export const wantsTls = (verdict: Verdict): boolean =>
   settled(verdict['upstream.tls']) !== false || settled(verdict['upstream.mesh']) !== 'never'
 
+/**
+ * How long all of a dial may take, in milliseconds: the connect; with TLS also the handshake, which has a limit of its own,
+ * and another connect where plain is what is left.
+ */
+export const reachMs = (verdict: Verdict, { tls }: Sections): number => {
+  const connectMs = settled(verdict['limits.connect'])
+  return wantsTls(verdict) ? 2 * connectMs + tls.handshakeTimeout : connectMs
+}
+
 /** The dial as the policy wants it: bare, inside TLS, or inside mutual TLS with the Sluice over there. Rejects with HandshakeError. */
 export const secureDial = (dial: Dial, options: UpstreamTls): Dial => {
-  const mesh = settled(options.verdict['upstream.mesh'])
-  if (mesh !== 'never') return meshDial(dial, options, mesh === 'prefer')
-  return settled(options.verdict['upstream.tls']) === false ? dial : tlsDial(dial, options)
+  const { verdict, tls } = options
+  if (!wantsTls(verdict)) return dial
+  const mesh = settled(verdict['upstream.mesh'])
+  const connectMs = settled(verdict['limits.connect'])
+  const connect: Dial = (to, signal) => dialWithin(dial, to, connectMs, tls.clock, signal)
+  return mesh === 'never' ? tlsDial(connect, options) : meshDial(connect, options, mesh === 'prefer')
 }
 
 const tlsDial =

@@ -6,7 +6,7 @@ export const limits = {
     shape: duration('10ms', '5m'),
     builtIn: '1s',
     until: 'request',
-    says: 'how long the upstream may take to accept a connection',
+    says: 'how long the upstream may take to accept a connection; a TLS handshake after that has a limit of its own (`tls.handshakeTimeout`)',
     because:
       'as linkerd has it: within a cluster and between regions it takes milliseconds, and who waits longer could have another endpoint; where SYNs get lost, 4s lets two of them',
   }),
