@@ -23,6 +23,7 @@ export const beginData = <O>(h2: Http2<O>, id: number, flags: number, length: nu
   if (length > h2.receiveWindow) throw connectionError('FLOW_CONTROL_ERROR', 'more DATA than the connection may send')
   h2.receiveWindow -= length
   h2.dataStream = receiver(h2, id, length)
+  if (h2.paddingLeft === 0) checkLength(h2)
   if (length === 0 && !h2.dataIsLast) spendChatter(h2.patience, 1, 'empty DATA frames')
   else earnChatter(h2.patience)
 }
@@ -42,6 +43,18 @@ const receiver = <O>(h2: Http2<O>, id: number, length: number): Stream<O> | unde
   if (stream.state === 'closed') return undefined
   stream.receiveWindow -= length
   return stream
+}
+
+/**
+ * A frame that makes the body longer than its content-length, or ends it before, is malformed (RFC 9113 8.1.1) as soon as
+ * its length is known: not a byte of it goes on, however it is cut.
+ */
+const checkLength = <O>(h2: Http2<O>): void => {
+  const stream = h2.dataStream
+  if (stream === undefined || stream.bodyLeft < 0) return
+  if (h2.dataLeft <= stream.bodyLeft && (!h2.dataIsLast || h2.dataLeft === stream.bodyLeft)) return
+  streamError(h2, stream, 'PROTOCOL_ERROR', 'the body is not as long as content-length says')
+  h2.dataStream = undefined
 }
 
 /** Hands on what has come of the frame; where reading goes on. */
@@ -71,6 +84,7 @@ const readPaddingLength = <O>(h2: Http2<O>, bytes: Buffer, at: number): number =
   // Padding is consumed where it stands.
   if (h2.dataStream === undefined) creditConnection(h2, padding + 1)
   else discard(h2, h2.dataStream, padding + 1)
+  checkLength(h2)
   if (h2.dataLeft > 0) return at + 1
   if (h2.dataIsLast) dataCame(h2, EMPTY, true)
   else spendChatter(h2.patience, 2, 'DATA frames of padding only')
@@ -94,11 +108,7 @@ const dataCame = <O>(h2: Http2<O>, chunk: Buffer, last: boolean): void => {
 }
 
 const deliver = <O>(h2: Http2<O>, stream: Stream<O>, chunk: Buffer, last: boolean): void => {
-  if (stream.bodyLeft >= 0) {
-    stream.bodyLeft -= chunk.length
-    if (stream.bodyLeft < 0 || (last && stream.bodyLeft > 0))
-      return streamError(h2, stream, 'PROTOCOL_ERROR', 'the body is not as long as content-length says')
-  }
+  if (stream.bodyLeft >= 0) stream.bodyLeft -= chunk.length
   if (last) endRemote(h2, stream)
   h2.handler.dataRead(stream, chunk, last)
 }

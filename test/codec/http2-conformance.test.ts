@@ -261,6 +261,26 @@ const frameBytes = fc.oneof(
 )
 const conversation = fc.tuple(fc.array(frameBytes, { maxLength: 8 }), fc.array(fc.nat(300), { maxLength: 12 }))
 
+test('of a DATA frame that does not fit its content-length not a byte is handed on, however it is cut', (t) => {
+  const long = headers(1, [...POST, 'content-length: 7'], OPEN)
+  for (const [what, bytes] of [
+    ['too long', frame(data, 0, 1, big(100))],
+    ['too long, in padding', frame(data, 8, 1, Buffer.concat([Buffer.of(5), big(100), Buffer.alloc(5)]))],
+    ['ends too early', frame(data, END, 1, big(3))],
+  ] as const)
+    for (const cut of [bytes.length, 10, 11, 12, bytes.length - 1]) {
+      const server = answering()
+      server.feed(preface, long)
+      const out = [bytes.subarray(0, cut), bytes.subarray(cut)].flatMap((piece) => server.feed(piece))
+      t.strictSame(out, ['rstStream 1 PROTOCOL_ERROR'], `${what}, cut at ${cut}`)
+      t.notOk(
+        server.events.some((line) => line.startsWith('data')),
+        `${what}, cut at ${cut}`,
+      )
+    }
+  t.end()
+})
+
 for (const role of ['server', 'client'] as const)
   test(`as ${role}, any split of any bytes gives the same events and answers, and throws only ProtocolError`, async () => {
     fc.assert(
