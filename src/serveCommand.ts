@@ -182,6 +182,7 @@ const serve = async (
     for (const each of admin) each.close()
     tls.close()
     http.balancers.close()
+    http.pool.close() // an upstream may keep an idle connection for minutes, and the process would wait for it
     discovery.close()
     exposed.close()
   }

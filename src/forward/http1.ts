@@ -15,6 +15,10 @@ export const http1: Forwarder = (stream: Duplex, plan: Plan, dial: Dial): Promis
     const { life, clock } = plan
     const early = useEarly(plan.early, dial)
     const router = new Router(plan, dial, early.dial)
+    const over = (traffic: Traffic) => {
+      early.discard()
+      resolve(traffic)
+    }
     const client = new Http1Client(stream, {
       limits: clientLimits(plan),
       clock,
@@ -23,14 +27,11 @@ export const http1: Forwarder = (stream: Duplex, plan: Plan, dial: Dial): Promis
       chooseUpgrade: router.chooseUpgrade,
       toHttp2: (head, settings, rest) => {
         if (rest.length > 0) stream.unshift(rest)
-        upgradeToHttp2(stream, plan, router, { head, settings }, resolve)
+        upgradeToHttp2(stream, plan, router, { head, settings }, over)
       },
       refused: (error, status) => router.refused(error, status),
       count: life.count,
-      ended: (ended, error) => {
-        early.discard()
-        resolve({ ...life.count, ended, ...(error && { error: described(error) }) })
-      },
+      ended: (ended, error) => over({ ...life.count, ended, ...(error && { error: described(error) }) }),
     })
     life.closer = (why) => client.close(why)
     life.onDrain = () => client.drain()
