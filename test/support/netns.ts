@@ -3,7 +3,7 @@ import { once } from 'node:events'
 import { chmodSync, mkdtempSync, readdirSync, readlinkSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
-import type { Outcome } from '../../src/telemetry/outcome.ts'
+import type { Outcome, RequestOutcome } from '../../src/telemetry/outcome.ts'
 import type { Modules } from './agent.ts'
 
 /**
@@ -58,14 +58,21 @@ export interface Finished {
   readonly err: string
 }
 
+/** The record of a request as the log has it: with the connection that it came on. */
+export type LoggedRequest = RequestOutcome & Pick<Outcome, 'direction' | 'peer' | 'destination'>
+
 /** A running `sluice serve`. */
 export interface RunningProxy {
   readonly running: Running
   readonly outcomes: readonly Outcome[]
   /** The first Outcome that fits, past or to come; throws when none comes. */
   outcome(fits: (outcome: Outcome) => boolean, timeoutMs?: number): Promise<Outcome>
-  /** Forgets the Outcomes so far. */
+  /** The same for the record of an HTTP request. */
+  request(fits: (request: LoggedRequest) => boolean, timeoutMs?: number): Promise<LoggedRequest>
+  /** Forgets the Outcomes and requests so far. */
   forget(): void
+  /** Puts another policy in force, by SIGHUP: quicker than a restart, but not for what is read only at the start. */
+  reload(policy: string): Promise<void>
   /** SIGTERM, and how it ended. */
   stop(): Promise<Finished>
 }
@@ -329,23 +336,42 @@ const serve = async (
   policy: string,
   files: readonly string[],
 ): Promise<RunningProxy> => {
-  writeFileSync(file, `apiVersion: sluice/v1\nlog: { format: json }\n${identity.policy}${policy}`)
+  const write = (text: string) =>
+    writeFileSync(file, `apiVersion: sluice/v1\nlog: { format: json }\n${identity.policy}${text}`)
+  write(policy)
   const running = where.start(
     [join(ROOT, 'bin/sluice'), 'serve', ...[file, ...files].flatMap((each) => ['--config', each])],
     { as: identity.as },
   )
   const outcomes: Outcome[] = []
+  const requests: LoggedRequest[] = []
   const hearers = new Set<() => void>()
+  let reloads = 0
   let rest = ''
   running.child.stdout?.on('data', (bytes: Buffer) => {
     const lines = (rest + bytes.toString()).split('\n')
     rest = lines.pop()!
-    const found = lines
-      .map((line) => JSON.parse(line) as Outcome & { msg: string })
-      .filter(({ msg }) => msg === 'connection')
-    outcomes.push(...found)
-    if (found.length > 0) for (const hear of hearers) hear()
+    for (const line of lines) {
+      const found = JSON.parse(line) as { msg: string }
+      if (found.msg === 'connection') outcomes.push(found as Outcome & typeof found)
+      if (found.msg === 'the policy was replaced') reloads += 1
+      if (found.msg === 'request') requests.push(found as LoggedRequest & typeof found)
+    }
+    for (const hear of hearers) hear()
   })
+  const listen = (hear: () => void) => {
+    hearers.add(hear)
+    return () => hearers.delete(hear)
+  }
+  const firstOf =
+    <T>(records: readonly T[]) =>
+    (fits: (record: T) => boolean, timeoutMs = WAIT_MS): Promise<T> =>
+      eventually(
+        () => records.find(fits),
+        listen,
+        timeoutMs,
+        () => `no such record among:\n${records.map((each) => JSON.stringify(each)).join('\n')}`,
+      )
   await Promise.race([
     running.printed(/is ready/),
     running.finished.then(({ code, err }) => {
@@ -355,18 +381,22 @@ const serve = async (
   return {
     running,
     outcomes,
-    outcome: (fits, timeoutMs = WAIT_MS) =>
-      eventually(
-        () => outcomes.find(fits),
-        (hear) => {
-          hearers.add(hear)
-          return () => hearers.delete(hear)
-        },
-        timeoutMs,
-        () => `no such outcome among:\n${outcomes.map((each) => JSON.stringify(each)).join('\n')}`,
-      ),
+    outcome: firstOf(outcomes),
+    request: firstOf(requests),
     forget: () => {
       outcomes.length = 0
+      requests.length = 0
+    },
+    reload: async (next) => {
+      const before = reloads
+      write(next)
+      running.child.kill('SIGHUP')
+      await eventually(
+        () => (reloads > before ? true : undefined),
+        listen,
+        WAIT_MS,
+        () => `the policy was not replaced by\n${next}`,
+      )
     },
     stop: () => {
       running.child.kill('SIGTERM')

@@ -1,6 +1,7 @@
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import type { Space } from './netns.ts'
+import type { Lab, Space } from './netns.ts'
+import { NODE_PORTS } from './nodePeer.ts'
 
 /** Where the real servers listen, in IPv4 and IPv6. */
 export const PORTS = {
@@ -15,6 +16,12 @@ export const PORTS = {
   /** haproxy: passes TCP on to the HTTP server of the pod, with a header of version 1 or 2 before it. */
   sendsV1: 7201,
   sendsV2: 7202,
+  /** haproxy: answers by itself. */
+  answers: 7300,
+  /** haproxy: passes HTTP on to the HTTP server of the other side, by IPv4 or IPv6. */
+  relays4: 7404,
+  relays6: 7406,
+  ...NODE_PORTS,
 } as const
 
 /** What every server of the lab shares: a certificate, an SSH key, a database directory. Made once. */
@@ -34,7 +41,9 @@ export const prepare = async (where: Space, directory: string): Promise<void> =>
 }
 
 /** Starts all servers in one namespace and waits until they listen. */
-export const startServers = async (space: Space, directory: string, name: string, pod: string): Promise<void> => {
+export const startServers = async (space: Space, directory: string, name: string, lab: Lab): Promise<void> => {
+  const { pod, peer } = lab
+  const other = (space === pod ? peer : pod).addresses
   const own = join(directory, name)
   mkdirSync(own)
   const file = (path: string, text: string): string => {
@@ -43,11 +52,12 @@ export const startServers = async (space: Space, directory: string, name: string
     return whole
   }
   const started = [
-    space.start(['nginx', '-p', own, '-c', file('nginx.conf', nginx(directory, own))]),
+    space.start(['nginx', '-p', own, '-c', file('nginx.conf', nginx(directory, own, other))]),
     space.start(['/usr/sbin/sshd', '-D', '-e', '-f', file('sshd.conf', sshd(directory))]),
-    space.start(['haproxy', '-db', '-f', file('haproxy.cfg', haproxy(pod))]),
+    space.start(['haproxy', '-db', '-f', file('haproxy.cfg', haproxy(pod.addresses[4], other))]),
     space.start(['sh', '-ec', mariadb(directory, own)]),
     space.start(['sh', '-ec', postfix(own)]),
+    space.start([process.execPath, join(import.meta.dirname, 'nodePeer.ts')]),
   ]
   const ended = started.map(async ({ child, finished }) => {
     const { code, out, err } = await finished
@@ -73,7 +83,7 @@ const listening = (space: Space, port: number): Promise<void> =>
     port,
   )
 
-const nginx = (directory: string, own: string): string => `
+const nginx = (directory: string, own: string, other: Space['addresses']): string => `
 daemon off; master_process off; pid ${own}/nginx.pid; error_log stderr warn;
 events {}
 http {
@@ -81,7 +91,12 @@ http {
   client_body_temp_path ${own}/body; proxy_temp_path ${own}/proxy; fastcgi_temp_path ${own}/f;
   uwsgi_temp_path ${own}/u; scgi_temp_path ${own}/s;
   ssl_certificate ${directory}/cert.pem; ssl_certificate_key ${directory}/key.pem;
-  server { listen [::]:${PORTS.http} ipv6only=off; location / { return 200 "hello over $server_protocol\\n"; } }
+  server {
+    listen [::]:${PORTS.http} ipv6only=off;
+    location / { return 200 "hello over $server_protocol\\n"; }
+    location /relay/4/ { proxy_pass http://${other[4]}:${PORTS.http}/by-nginx; }
+    location /relay/6/ { proxy_pass http://[${other[6]}]:${PORTS.http}/by-nginx; }
+  }
   server { listen [::]:${PORTS.h2c} ipv6only=off http2; location / { return 200 "hello over $server_protocol\\n"; } }
   server { listen [::]:${PORTS.https} ipv6only=off ssl http2; location / { return 200 "hello over $server_protocol\\n"; } }
 }
@@ -97,7 +112,7 @@ UsePAM no
 PidFile none
 `
 
-const haproxy = (pod: string): string => `
+const haproxy = (pod: string, other: Space['addresses']): string => `
 global
   maxconn 100
 defaults
@@ -108,6 +123,20 @@ frontend accepts
   mode http
   bind :::${PORTS.accepts} v4v6 accept-proxy
   http-request return status 200 content-type text/plain lf-string "%[src] %[dst] %[dst_port]"
+frontend answers
+  mode http
+  bind :::${PORTS.answers} v4v6
+  http-request return status 200 content-type text/plain lf-string "haproxy over HTTP/%[req.ver]"
+listen relays4
+  mode http
+  option httpclose
+  bind :::${PORTS.relays4} v4v6
+  server there ${other[4]}:${PORTS.http}
+listen relays6
+  mode http
+  option httpclose
+  bind :::${PORTS.relays6} v4v6
+  server there [${other[6]}]:${PORTS.http}
 listen sendsV1
   mode tcp
   bind :::${PORTS.sendsV1} v4v6
