@@ -53,7 +53,7 @@ const busy = () => {
       error: { code: 'ECONNREFUSED', message: '' },
     })
   }
-  return { metrics, serve }
+  return { ledger, metrics, serve }
 }
 
 test('promtool finds nothing wrong with the names and texts of our metrics', async () => {
@@ -127,9 +127,9 @@ test('the dashboard and the alert rules ask only for metrics that exist', async 
 test('a real Prometheus scrapes it, takes every alert rule, and every question of the dashboard', {
   timeout: 60_000,
 }, async (t) => {
-  const { metrics, serve } = busy()
+  const { ledger, metrics, serve } = busy()
   serve('a rule')
-  const routes = adminRoutes({ registry: metrics.registry } as Parameters<typeof adminRoutes>[0])
+  const routes = adminRoutes({ ledger, registry: metrics.registry } as Parameters<typeof adminRoutes>[0])
   const admin = await startAdmin({ address: { host: '127.0.0.1', port: 0 }, routes })
   const target = `127.0.0.1:${admin.address.port}`
   const directory = t.testdir({
