@@ -5,6 +5,7 @@ import {
   errors,
   importJWK,
   importPKCS8,
+  type JSONWebKeySet,
   type JWTPayload,
   jwtVerify,
   SignJWT,
@@ -62,13 +63,22 @@ export const readTokenKeys = (text: string): Uint8Array[] => {
   })
 }
 
-/** The public keys of a JWKS document. Throws an Error that says what is wrong. */
+/** The public keys of a JWKS document. Throws an Error that says what is wrong, and never shows any of it. */
 export const readJwks = (text: string): Asymmetric => {
-  const parsed = JSON.parse(text)
+  const parsed = jsonOf(text)
   const set = createLocalJWKSet(parsed)
-  const usable = parsed.keys.some(({ kty }: { kty?: unknown }) => kty === 'OKP' || kty === 'EC')
+  const usable = parsed.keys.some(({ kty }) => kty === 'OKP' || kty === 'EC')
   if (!usable) throw new Error('it holds no key for EdDSA or ES256')
   return set
+}
+
+/** The parser would quote the text, which is a list of secrets where the wrong file was named. */
+const jsonOf = (text: string): JSONWebKeySet => {
+  try {
+    return JSON.parse(text)
+  } catch {
+    throw new Error('the JWKS is not JSON')
+  }
 }
 
 /** The public keys at a URL, fetched when they are needed and no more than twice a minute. */

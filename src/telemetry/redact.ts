@@ -1,33 +1,51 @@
 import { isSecretName, REDACTED } from '../net/secretNames.ts'
 
 /**
- * A request target as it may be logged: values of query parameters that are named like secrets are replaced, and so is
- * a password before an `@`. Logs are copied, mailed and kept; what was in them once is out for good.
+ * A request target as it may be logged: values of parameters that are named like secrets are replaced, in the query, behind
+ * a `;` of the path and in a fragment, and so are values that hold another URL, or JSON, with such a name in it, and a
+ * password before an `@`. Logs are copied, mailed and kept; what was in them once is out for good.
  */
 export const redactedTarget = (target: string): string => {
   const start = target.indexOf('?')
   const path = start === -1 ? target : target.slice(0, start)
-  const shown = path.includes('@') ? path.replace(/\/\/[^/]*@/, '//(redacted)@') : path
+  const named = /[;#]/.test(path)
+    ? path
+        .split(/([;/#&])/)
+        .map(redactedPair)
+        .join('')
+    : path
+  const shown = named.includes('@') ? named.replace(/\/\/[^/]*@/, '//(redacted)@') : named
   if (start === -1) return shown
-  const query = target
-    .slice(start + 1)
-    .replace(/([^&=;]+)=([^&;]*)/g, (pair, key: string) => (isSecretName(decoded(key)) ? `${key}=${REDACTED}` : pair))
-  return `${shown}?${query}`
+  // Split and not searched for pairs: a search begins anew at each character of a long value.
+  const query = target.slice(start + 1).split(/([&;?#])/)
+  return `${shown}?${query.map(redactedPair).join('')}`
 }
 
-const decoded = (text: string): string => {
-  try {
-    return decodeURIComponent(text)
-  } catch {
-    return text
-  }
+const redactedPair = (pair: string): string => {
+  const end = pair.indexOf('=')
+  if (end === -1) return pair
+  const key = pair.slice(0, end)
+  return isSecretName(decoded(key)) || holdsSecret(decoded(pair.slice(end + 1))) ? `${key}=${REDACTED}` : pair
 }
+
+/** Whether a value is itself a query, JSON or a URL with a secret in it, such as the page to lead back to. */
+const holdsSecret = (value: string): boolean => (/[="]/.test(value) && isSecretName(value)) || /\/\/[^/@]*@/.test(value)
+
+/** Whatever is malformed stays as it is. What is in a URL in a URL is escaped twice. */
+const decoded = (text: string): string => {
+  let shown = text
+  for (let times = 0; times < DECODED_MAX && shown.includes('%'); times += 1)
+    shown = shown.replace(/%([0-7][0-9a-f])/gi, (_, hex: string) => String.fromCharCode(Number.parseInt(hex, 16)))
+  return shown
+}
+
+const DECODED_MAX = 3
 
 const REQUEST_LINE = /^[!-~]+ (\/|\*|\w+:\/\/)/
 const PASSWORD_FOLLOWS = /\b(auth|pass|passw(or)?d|login|bearer|basic)\b/i
 
 /**
- * First bytes as they may be shown: of a request the line alone, up to its query and without a password; of anything
+ * First bytes as they may be shown: of a request the line alone, up to its parameters and without a password; of anything
  * else, such as `AUTH` of Redis and `PASS` of FTP, nothing behind a word that a password follows.
  */
 export const redactedHead = (head: string): string => {
@@ -39,8 +57,8 @@ export const redactedHead = (head: string): string => {
   // The bytes may end within the name of a user, or the password behind it.
   const unfinished = /^\S+ \w+:\/\/(?=[^/?]*$)/.exec(line)
   if (unfinished !== null) return `${unfinished[0]}…`
-  const query = line.indexOf('?')
-  return (query === -1 ? line : `${line.slice(0, query)}?…`).replace(/\/\/[^/]*@/, '//(redacted)@')
+  const query = line.search(/[?;#]/)
+  return (query === -1 ? line : `${line.slice(0, query + 1)}…`).replace(/\/\/[^/]*@/, '//(redacted)@')
 }
 
 /** A copy in which whatever is named like a secret is replaced, unless it only says where the secret is kept. */

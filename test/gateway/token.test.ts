@@ -71,6 +71,9 @@ test('keys are base64, several of them, and none that anybody could guess', asyn
   t.throws(() => readTokenKeys('AA=='), { message: 'the key at index 0 is only zeros' })
   t.throws(() => readJwks('{"keys":[]}'), { message: 'it holds no key for EdDSA or ES256' })
   t.throws(() => readJwks('{}'))
+  // The list of keys, named by mistake.
+  t.throws(() => readJwks('c2VjcmV0,b3RoZXI='), { message: /^the JWKS is not JSON$/ })
+  t.throws(() => readJwks('"c2VjcmV0'), { message: /^the JWKS is not JSON$/ })
 })
 
 test('sluice token mints what the gateway accepts', async (t) => {

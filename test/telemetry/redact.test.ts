@@ -17,14 +17,33 @@ const targets = [
   ['/cb?code=CANARY&state=s', '/cb?code=(redacted)&state=s'],
   ['http://user:CANARY@host/path', 'http://(redacted)@host/path'],
   ['/a?', '/a?'],
+  ['/a?b&token=&c=', '/a?b&token=(redacted)&c='],
+  ['/a;jsessionid=CANARY/b;v=1?c=d', '/a;jsessionid=(redacted)/b;v=1?c=d'],
+  ['/cb#access_token=CANARY&state=s', '/cb#access_token=(redacted)&state=s'],
+  ['/cb?a=b#access_token=CANARY', '/cb?a=b#access_token=(redacted)'],
+  ['/in?to=https://h/?token=CANARY&b=c', '/in?to=https://h/?token=(redacted)&b=c'],
+  ['/in?to=https%3A%2F%2Fh%2F%3Ftoken%3DCANARY&b=c', '/in?to=(redacted)&b=c'],
+  ['/in?to=https%253A%252F%252Fh%252F%253Ftoken%253DCANARY', '/in?to=(redacted)'],
+  ['/in?to=%zz%3Ftoken%3DCANARY', '/in?to=(redacted)'],
+  ['/in?to=ftp%3A%2F%2Fu%3ACANARY%40h%2F', '/in?to=(redacted)'],
+  ['/graph?variables=%7B%22password%22%3A%22CANARY%22%7D', '/graph?variables=(redacted)'],
+  ['/in?to=https%3A%2F%2Fh%2F%3Fpage%3D2', '/in?to=https%3A%2F%2Fh%2F%3Fpage%3D2'],
 ] as const
 
 test('values of query parameters that are named like secrets are not logged', async () => {
   for (const [target, shown] of targets) assert.equal(redactedTarget(target), shown)
 })
 
+test('a long target costs no more than its length', async () => {
+  // Quadratic, it would be a quarter of a minute.
+  const long = 'a'.repeat(200_000)
+  for (const target of [`/?${long}`, `/?x=${long}`, `/;${long}`, `/?x=${'%25'.repeat(50_000)}`, `/?x=//${long}`])
+    assert.equal(redactedTarget(target), target)
+})
+
 const heads = [
   ['GET /a?token=CANARY HTTP/1.1', 'GET /a?…'],
+  ['GET /a;jsessionid=CANARY HTTP/1.', 'GET /a;…'],
   ['GET / HTTP/1.1\r\nCookie: CANARY', 'GET / HTTP/1.1'],
   ['GET http://u:CANARY@h/ HTTP/1.1', 'GET http://(redacted)@h/ HTTP/1.1'],
   ['GET http://user:CANARYCANARYCANA', 'GET http://…'],
