@@ -7,6 +7,9 @@ const SECRET_NAME =
 /** Whether what goes by this name may be secret: the one list, for query parameters, fields and settings alike. */
 export const isSecretName = (name: string): boolean => SECRET_NAME.test(name)
 
+/** A URL without who logs in there: collectors, key servers and the like may be named so. */
+export const withoutUser = (text: string): string => text.replace(/:\/\/[^/?#@\s"']*@/g, `://${REDACTED}@`)
+
 const PAIR = /(["']?)([A-Za-z][\w.-]*)\1(\s*:\s*)("[^"]*"|'[^']*'|[^\s,{}[\]"'#][^,{}[\]\n]*)/g
 /** What a condition on a header wants it to be, which may be a token. */
 const EXPECTED =
@@ -20,7 +23,7 @@ const HARMLESS =
  * for one, but nothing keeps a header of that name from being set in it, or an operator from trying.
  */
 export const hiddenValues = (text: string): string =>
-  text
+  withoutUser(text)
     .replace(EXPECTED, (pair, name: string, rest: string) => (isSecretName(name) ? `${name}${rest}${REDACTED}` : pair))
     .replace(PAIR, (pair, quote: string, name: string, colon: string, value: string) =>
       isSecretName(name) && !HARMLESS.test(value) && !isReference(name)

@@ -1,4 +1,4 @@
-import { isSecretName, REDACTED } from '../net/secretNames.ts'
+import { isSecretName, REDACTED, withoutUser } from '../net/secretNames.ts'
 
 /**
  * A request target as it may be logged: values of parameters that are named like secrets are replaced, in the query, behind
@@ -61,7 +61,10 @@ export const redactedHead = (head: string): string => {
   return (query === -1 ? line : `${line.slice(0, query + 1)}…`).replace(/\/\/[^/]*@/, '//(redacted)@')
 }
 
-/** A copy in which whatever is named like a secret is replaced, unless it only says where the secret is kept. */
+/**
+ * A copy in which whatever is named like a secret is replaced, unless it only says where the secret is kept, and so is who
+ * logs in by a URL.
+ */
 export const redactedValue = (value: unknown, name = ''): unknown => {
   if (Array.isArray(value)) return value.map((each) => redactedValue(each, name))
   if (typeof value === 'object' && value !== null) {
@@ -73,7 +76,8 @@ export const redactedValue = (value: unknown, name = ''): unknown => {
       ]),
     )
   }
-  return typeof value === 'string' && isSecretName(name) ? REDACTED : value
+  if (typeof value !== 'string') return value
+  return isSecretName(name) ? REDACTED : withoutUser(value)
 }
 
 /** Keys that say where a secret is kept. What stands there is a path or a name. */

@@ -20,9 +20,10 @@ export const DOMAIN = 'dp.example.test'
 export const TASK = 'acmeCo/in'
 
 const workshop = openWorkshop()
-/** The root that clients trust, and the certificate of the gateway. */
+/** The root that clients trust. */
 export const root = workshop.make('root', { ca: true, names: [] })
-const gate = workshop.make('gate', { issuer: root, chain: true, names: [`DNS:*.${DOMAIN}`, `DNS:${DOMAIN}`] })
+/** The certificate of the gateway. */
+export const gate = workshop.make('gate', { issuer: root, chain: true, names: [`DNS:*.${DOMAIN}`, `DNS:${DOMAIN}`] })
 
 /** Removes the certificates. */
 export const closeWorkshop = (): void => workshop.close()
