@@ -10,10 +10,11 @@ export const isSecretName = (name: string): boolean => SECRET_NAME.test(name)
 /** A URL without who logs in there: collectors, key servers and the like may be named so. */
 export const withoutUser = (text: string): string => text.replace(/:\/\/[^/?#@\s"']*@/g, `://${REDACTED}@`)
 
-const PAIR = /(["']?)([A-Za-z][\w.-]*)\1(\s*:\s*)("[^"]*"|'[^']*'|[^\s,{}[\]"'#][^,{}[\]\n]*)/g
+// Names begin where words begin, and no two parts can match the same blanks: else a long line takes quadratic time.
+const PAIR = /(["']?)(?<![\w.-])([\w.-]+)\1(\s*:\s*)("[^"]*"|'[^']*'|[^\s,{}[\]"'#][^,{}[\]\n]*)/g
 /** What a condition on a header wants it to be, which may be a token. */
 const EXPECTED =
-  /([A-Za-z][\w.-]*)(["']?\s*:\s*\{?\s*(?:equals|matches)\s*:\s*)(?:\[[^\]]*\]|"[^"]*"|'[^']*'|[^\s,{}[\]"'#][^,{}[\]\n]*)/g
+  /(?<![\w.-])([\w.-]+)(["']?\s*:\s*(?:\{\s*)?(?:equals|matches)\s*:\s*)(?:\[[^[\]]*\]|"[^"]*"|'[^']*'|[^\s,{}[\]"'#][^,{}[\]\n]*)/g
 /** Settings that are named so and say how, or where, and not what. */
 const HARMLESS =
   /^(true|false|none|null|forward|strip|pass|generate|never|always|auto|any|\d+[a-z]*|(\.{0,2}\/)?[\w./-]+\.(pem|key|crt|log))\b/

@@ -243,7 +243,15 @@ test('paths in a document are relative to its file', (t) => {
 })
 
 test('a file that is no text, or has one endless line, is shown in part and without its control characters', (t) => {
-  for (const text of ['x'.repeat(100_000), '\u001b[2J'.repeat(5_000), `rules: ${'['.repeat(20_000)}`])
+  const endless = [
+    'x'.repeat(100_000),
+    '\u001b[2J'.repeat(5_000),
+    `rules: ${'['.repeat(20_000)}`,
+    `token:${' '.repeat(100_000)}`,
+    'token:equals:['.repeat(10_000),
+    'token:"'.repeat(10_001),
+  ]
+  for (const text of endless)
     for (const shown of mistakes(text).split('\n')) {
       t.ok(shown.length < 500, `${shown.length} letters in a line`)
       t.notMatch(shown, /[\u0000-\u0008\u000b-\u001f]/)
