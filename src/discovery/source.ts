@@ -1,4 +1,4 @@
-import type { Endpoint } from '../net/endpoint.ts'
+import type { Found } from '../net/endpoint.ts'
 
 /** What is asked of a source. */
 export interface Question {
@@ -13,15 +13,7 @@ export interface Question {
 
 /** What a source knows. A source that cannot be reached and has never said anything says nothing. */
 export type Answer =
-  | {
-      readonly is: 'endpoints'
-      /** Which of the names matched. */
-      readonly name: string
-      readonly source: string
-      /** May be empty: the name exists. */
-      readonly endpoints: readonly Endpoint[]
-      readonly isStale: boolean
-    }
+  | Found
   | {
       readonly is: 'absent'
       readonly source: string

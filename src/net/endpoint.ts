@@ -17,19 +17,22 @@ export interface Endpoint {
   readonly labels: Readonly<Record<string, string>>
 }
 
+/** A name that exists, and where it is served. */
+export interface Found {
+  readonly is: 'endpoints'
+  /** The name that matched, absolute: `rabbits.farm.svc.cluster.local.` */
+  readonly name: string
+  /** Which source answered, for people: `static`, `file endpoints.yaml`, `dns 10.0.0.10:53`, `destination …`. */
+  readonly source: string
+  /** Never two of the same address. May be empty: the name exists, and nothing serves it now. */
+  readonly endpoints: readonly Endpoint[]
+  /** The source cannot be reached at the moment, and this is the last it said. */
+  readonly isStale: boolean
+}
+
 /** What is known of a name. A name that exists and has no endpoint is something else than one that does not exist. */
 export type Resolution =
-  | {
-      readonly is: 'endpoints'
-      /** The name that matched, absolute: `rabbits.farm.svc.cluster.local.` */
-      readonly name: string
-      /** Which source answered, for people: `static`, `file endpoints.yaml`, `dns 10.0.0.10:53`, `destination …`. */
-      readonly source: string
-      /** Never two of the same address. May be empty: the name exists, and nothing serves it now. */
-      readonly endpoints: readonly Endpoint[]
-      /** The source cannot be reached at the moment, and this is the last it said. */
-      readonly isStale: boolean
-    }
+  | Found
   | {
       readonly is: 'absent'
       /** Whether local DNS may be asked. Where it may, it has been already if it is configured. */

@@ -7,6 +7,7 @@ import { join, resolve } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import { type Test, test } from 'tap'
+import { freePort } from '../support/listening.ts'
 import { answer, startRawUpstream } from '../support/rawUpstream.ts'
 import { selfSigned } from '../support/selfSigned.ts'
 
@@ -220,15 +221,6 @@ print(controller.server.sockets[0].getsockname()[1], flush=True)
 sys.stdin.read()
 controller.stop()
 `
-
-const freePort = async (): Promise<number> => {
-  const server = createServer().listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const { port } = server.address() as { port: number }
-  server.close()
-  await once(server, 'close')
-  return port
-}
 
 const smtpServer = async (
   t: Test,

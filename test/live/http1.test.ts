@@ -12,6 +12,7 @@ import { Agent, request as undiciRequest } from 'undici'
 import { WebSocket, WebSocketServer } from 'ws'
 import type { Address } from '../../src/net/address.ts'
 import { type Front, front } from '../support/front.ts'
+import { freePort, up } from '../support/listening.ts'
 
 const run = promisify(execFile)
 
@@ -48,29 +49,6 @@ const folderOf = async (t: Test): Promise<string> => {
   const folder = await mkdtemp(join(tmpdir(), 'sluice-'))
   t.teardown(() => rm(folder, { recursive: true, force: true }))
   return folder
-}
-
-/** Waits until a port is listened on. */
-const up = async (port: number): Promise<void> => {
-  for (let tries = 0; tries < 400; tries++) {
-    const socket = connect(port, '127.0.0.1')
-    const is = await new Promise<boolean>((resolve) => {
-      socket.once('connect', () => resolve(true)).once('error', () => resolve(false))
-    })
-    socket.destroy()
-    if (is) return
-    await new Promise((resolve) => setTimeout(resolve, 10))
-  }
-  throw new Error(`nothing listens on ${port}`)
-}
-
-const freePort = async (): Promise<number> => {
-  const server = createServer().listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const { port } = server.address() as { port: number }
-  server.close()
-  await once(server, 'close')
-  return port
 }
 
 const program = async (t: Test, port: number, name: string, ...args: string[]): Promise<Address> => {

@@ -2,7 +2,7 @@ import { execFile, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { connect as connectHttp2, createServer, type ServerHttp2Stream } from 'node:http2'
-import { connect as connectTcp, createServer as createTcp } from 'node:net'
+import { connect as connectTcp } from 'node:net'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import type { Duplex } from 'node:stream'
@@ -23,6 +23,7 @@ import { type Test, test } from 'tap'
 import { WebSocket } from 'ws'
 import { front } from '../support/front.ts'
 import { http2Proxy, listening } from '../support/http2Proxy.ts'
+import { freePort } from '../support/listening.ts'
 
 const run = promisify(execFile)
 
@@ -174,15 +175,6 @@ const isOpen = (port: number): Promise<boolean> =>
       resolve(true)
     })
   })
-
-const freePort = async (): Promise<number> => {
-  const server = createTcp()
-  server.listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const { port } = server.address() as { port: number }
-  server.close()
-  return port
-}
 
 const fileOf = async (t: Test, name: string, text: string): Promise<string> => {
   const folder = await mkdtemp(join(tmpdir(), 'sluice-'))

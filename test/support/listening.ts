@@ -1,4 +1,5 @@
-import { connect } from 'node:net'
+import { once } from 'node:events'
+import { connect, createServer } from 'node:net'
 
 /** Waits until a port of loopback is listened on. */
 export const up = async (port: number): Promise<void> => {
@@ -12,4 +13,14 @@ export const up = async (port: number): Promise<void> => {
     await new Promise((resolve) => setTimeout(resolve, 10))
   }
   throw new Error(`nothing listens on ${port}`)
+}
+
+/** A port of loopback that was free a moment ago, for a program that must be told one. */
+export const freePort = async (): Promise<number> => {
+  const server = createServer().listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const { port } = server.address() as { port: number }
+  server.close()
+  await once(server, 'close')
+  return port
 }
