@@ -156,6 +156,11 @@ export class Http1Reader<Head extends Meaning & { readonly framing: Framing }> {
     return this.#bytes.length - this.#at
   }
 
+  /** A message has ended, and `next` was not called yet. */
+  get isBetween(): boolean {
+    return this.#state === 'ended'
+  }
+
   /** A message has begun and has not ended. */
   get isWithin(): boolean {
     return this.#state === 'start' ? this.unread > 0 : this.#state !== 'ended' && this.#state !== 'failed'

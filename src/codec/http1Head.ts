@@ -27,7 +27,6 @@ export interface Meaning {
   host: string | undefined
   hosts: number
   upgrade: string | undefined
-  expect: string | undefined
   /** A field that must not pass a proxy is among them (RFC 9110 section 7.6.1). */
   hopByHop: boolean
   /** The empty line that ends the fields was read. */
@@ -57,7 +56,6 @@ export const noMeaning = (): Meaning => ({
   host: undefined,
   hosts: 0,
   upgrade: undefined,
-  expect: undefined,
   hopByHop: false,
   whole: false,
 })
@@ -125,7 +123,7 @@ const cut = (text: string, from: number, count: number, meaning: Meaning): void 
 }
 
 /** Lengths of the names that `note` knows, so that most fields cost one look. */
-const INTERESTING = bytesOf((length) => [2, 4, 6, 7, 10, 14, 16, 17, 18, 19].includes(length))
+const INTERESTING = bytesOf((length) => [2, 4, 7, 10, 14, 16, 17, 18, 19].includes(length))
 
 const note = (meaning: Meaning, name: string, value: string): void => {
   switch (name.toLowerCase()) {
@@ -147,9 +145,6 @@ const note = (meaning: Meaning, name: string, value: string): void => {
     case 'upgrade':
       meaning.upgrade = meaning.upgrade === undefined ? value : `${meaning.upgrade},${value}`
       meaning.hopByHop = true
-      return
-    case 'expect':
-      meaning.expect = meaning.expect === undefined ? value : `${meaning.expect},${value}`
       return
     case 'te':
     case 'trailer':

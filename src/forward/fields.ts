@@ -112,3 +112,10 @@ export const statusIn = (fields: Fields): string | undefined => {
   for (let i = 0; i < fields.length; i += 2) if (fields[i] === 'grpc-status') return fields[i + 1]
   return undefined
 }
+
+/** What a head of these takes, more or less: one without any is not free either. */
+export const bytesOf = (fields: Fields): number => {
+  let bytes = 20
+  for (let i = 0; i < fields.length; i++) bytes += fields[i]!.length + 2
+  return bytes
+}

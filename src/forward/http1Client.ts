@@ -1,9 +1,8 @@
 import type { Duplex } from 'node:stream'
 import { type Target, targetOf } from '../codec/authority.ts'
 import { type Http1Event, type RequestRead, requestReader } from '../codec/http1.ts'
-import { HTTP1_STATUS, type Http1Code } from '../codec/http1Error.ts'
 import type { Http1Limits } from '../codec/http1Head.ts'
-import { chunkText, lastChunkText, REASONS, responseHeadText } from '../codec/http1Write.ts'
+import { chunkText, lastChunkText } from '../codec/http1Write.ts'
 import { upgradeSettings } from '../codec/http2Control.ts'
 import type { Clock } from '../net/clock.ts'
 import { hearBytes, stopHearing } from '../net/direct.ts'
@@ -14,6 +13,7 @@ import { Deadline } from './deadline.ts'
 import type { Answer, Asking, Fields, Open, RequestHead, ResponseHead } from './exchange.ts'
 import { valuesOf } from './fields.ts'
 import { hasOption, upgradesOf } from './hopByHop.ts'
+import { answerHeadText, checkCoding, refusalText, statusOf, switchText } from './http1Answer.ts'
 import { requestHead } from './http1RequestHead.ts'
 import { Output } from './output.ts'
 
@@ -123,7 +123,7 @@ export class Http1Client implements Answer {
 
   information(head: ResponseHead) {
     if (this.#minor === 0 || this.#headSent) return
-    this.#output.text(responseHeadText(1, head.status, reasonOf(head), head.fields, ''))
+    this.#output.text(answerHeadText(1, head, ''))
   }
 
   head(head: ResponseHead, last: boolean) {
@@ -136,8 +136,7 @@ export class Http1Client implements Answer {
     if (this.#isDraining || this.#isLast || (!this.#requestDone && last)) this.#keepsAlive = false
     if (!this.#keepsAlive) more += 'Connection: close\r\n'
     else if (minor === 0) more += 'Connection: keep-alive\r\n'
-    const fields = minor === 0 ? withoutTrailer(head.fields) : head.fields
-    this.#output.text(responseHeadText(minor, status, reasonOf(head), fields, more))
+    this.#output.text(answerHeadText(minor, head, more))
     if (last) this.#answered()
   }
 
@@ -175,9 +174,21 @@ export class Http1Client implements Answer {
   written() {
     this.#options.count.received = this.#output.total
     const bytes = this.#answerUnacknowledged
-    if (bytes === 0) return
-    this.#answerUnacknowledged = 0
-    this.#asking?.consumed(bytes)
+    if (bytes > 0) {
+      this.#answerUnacknowledged = 0
+      this.#asking?.consumed(bytes)
+    }
+    if (this.#isHeldBack) this.#advance(this.#reader.next())
+  }
+
+  /** The next request waits until the client has read the answers before it. */
+  get #isHeldBack(): boolean {
+    return this.#state === 'idle' && this.#reader.isBetween && !this.#isBusy
+  }
+
+  /** What has come of the next request. Of a client that reads no answers none is taken, or they would all lie here. */
+  #next(): Http1Event<RequestRead>[] {
+    return this.#output.isBlocked ? NONE : this.#reader.next()
   }
 
   /** The client has said goodbye, and nothing that it sent is left. */
@@ -241,7 +252,7 @@ export class Http1Client implements Answer {
     if (this.#isPaused) this.#resume()
     this.#deadline.in(this.#options.limits.idleMs)
     // From within the reading of a batch that loop goes on by itself.
-    if (!this.#isBusy) this.#advance(this.#reader.next())
+    if (!this.#isBusy) this.#advance(this.#next())
   }
 
   /**
@@ -270,7 +281,7 @@ export class Http1Client implements Answer {
       return
     }
     if (this.#state === 'over') return
-    const isFirst = this.#state === 'idle' && !this.#reader.isWithin
+    const isFirst = this.#state === 'idle' && !this.#reader.isWithin && !this.#reader.isBetween
     const events = this.#reader.push(bytes)
     if (events.length > 0) this.#advance(events)
     else if (isFirst) this.#deadline.in(this.#options.limits.headMs)
@@ -285,7 +296,7 @@ export class Http1Client implements Answer {
     let events = first
     while (events.length > 0) {
       this.#take(events)
-      events = this.#state === 'idle' ? this.#reader.next() : NONE
+      events = this.#state === 'idle' ? this.#next() : NONE
     }
     this.#isBusy = false
     if (this.#isClientDone && (this.#state === 'idle' || (this.#state === 'request' && !this.#requestDone))) {
@@ -325,7 +336,7 @@ export class Http1Client implements Answer {
     let target: Target
     try {
       target = targetOf(read)
-      if (read.coding !== undefined && read.coding.toLowerCase() !== 'chunked') throw unknownCoding(read.coding)
+      checkCoding(read)
     } catch (error) {
       if (error instanceof ProtocolError) return this.#refuse(error)
       throw error
@@ -395,22 +406,15 @@ export class Http1Client implements Answer {
 
   /** Answers what cannot be a request of ours, and closes. */
   #refuse(error: ProtocolError, isNews = true) {
-    const status = statusOf(error)
-    if (isNews) this.#options.refused(error, status)
-    const text = `${error.message}\n`
-    // Written in latin1: an octet for each character.
-    const fields = ['Content-Type', 'text/plain', 'Content-Length', `${text.length}`]
-    const head = responseHeadText(1, status, REASONS[status] ?? '', fields, 'Connection: close\r\n')
-    this.#output.text(this.#method === 'HEAD' ? head : head + text)
+    if (isNews) this.#options.refused(error, statusOf(error))
+    this.#output.text(refusalText(error, this.#method === 'HEAD'))
     this.#responseDone = true
     this.#lingerOn('protocolError')
   }
 
   /** After a 101, or a 2xx to CONNECT: bytes both ways. */
   #switch(head: ResponseHead) {
-    const upgrade = head.upgrade
-    const more = head.status === 101 ? `Connection: Upgrade\r\nUpgrade: ${upgrade}\r\n` : ''
-    this.#output.text(responseHeadText(1, head.status, reasonOf(head), head.fields, more))
+    this.#output.text(switchText(head))
     this.#state = 'tunnel'
     this.#answering = 'close'
     this.#keepsAlive = false
@@ -435,6 +439,7 @@ export class Http1Client implements Answer {
     this.#isClientDone = true
     // A client may say goodbye once its requests are sent, and still wants the answers.
     if (this.#state === 'request' && this.#requestDone) return
+    if (this.#isHeldBack && this.#reader.unread > 0) return
     if (this.#state === 'idle' && !this.#reader.isWithin) this.#lingerOn('closed')
     else this.#advance(this.#reader.end())
   }
@@ -488,12 +493,3 @@ export class Http1Client implements Answer {
 }
 
 const NONE: Http1Event<RequestRead>[] = []
-
-const statusOf = (error: ProtocolError): number => HTTP1_STATUS[error.code as Http1Code] ?? 400
-
-const reasonOf = ({ status, reason }: ResponseHead): string => (reason === '' ? (REASONS[status] ?? '') : reason)
-
-const unknownCoding = (coding: string): ProtocolError =>
-  new ProtocolError('HTTP1_CODING_UNKNOWN', `transfer coding ${coding} is not understood`)
-
-const withoutTrailer = (fields: Fields): Fields => fields.filter((_, i) => fields[i & ~1]!.toLowerCase() !== 'trailer')

@@ -9,11 +9,14 @@ import type { Answer, Asking, Fields, GivenUp, RequestHead, ResponseHead, Upstre
 import * as change from './fields.ts'
 import type { HttpSettings } from './httpSettings.ts'
 import { type Idling, unwatched } from './httpState.ts'
-import { type Cause, isGrpc, reply, upgradeRefused } from './reply.ts'
+import { answerAsLast, forwardedOnce, forwardsLeft } from './maxForwards.ts'
+import { type Refusal, refusalOf, withoutIgnored } from './refusal.ts'
+import { type Cause, isGrpc, reply } from './reply.ts'
 import { noteKnown, noteLoggedFields, type Writable } from './requestFacts.ts'
-import { backoffMs, IDEMPOTENT, isRepeatable } from './retry.ts'
+import { backoffMs, IDEMPOTENT, isRepeatable, isWorthRepeating } from './retry.ts'
 import type { Router } from './route.ts'
 
+const PROTOCOL_ERROR = 1
 const REFUSED_STREAM = 7
 const CANCEL = 8
 const NOTHING = Buffer.alloc(0)
@@ -58,6 +61,8 @@ export class HttpExchange implements Asking, Idling {
   #grpcStatus: string | undefined
   #sent = 0
   #received = 0
+  /** What interim responses took so far. */
+  #informedBytes = 0
   #address: Address | undefined
   #channel: ChannelName | undefined
   /** The endpoints to choose among, where there are several. */
@@ -87,10 +92,12 @@ export class HttpExchange implements Asking, Idling {
     const settings = this.#settings
     this.#trace = this.#router.trace(this.#asked, this.#head.fields)
     if (this.#trace) this.#head = { ...this.#head, fields: this.#trace.fields }
-    if (settings.deny) return this.#refuse('denied', settings.denyStatus)
-    if (settings.rateLimit !== undefined && this.#isOverRate()) return
-    if (settings.redirectTo !== undefined) return this.#redirect(settings.redirectTo)
-    if (this.#head.upgrade !== undefined && !this.#mayUpgrade(this.#head.upgrade)) return
+    const refusal = refusalOf(this.#router, settings, this.#asked)
+    if (refusal !== undefined) return this.#refuse(refusal.cause, refusal)
+    this.#head = withoutIgnored(this.#head, settings)
+    const forwards = forwardsLeft(this.#asked)
+    if (forwards === 0) return this.#answerAsLast()
+    if (forwards !== undefined) this.#head = forwardedOnce(this.#head, forwards)
     const hops = change.hopsOf(this.#head.fields, http.hop)
     if (hops === undefined) return this.#refuse('loop')
     this.#head = {
@@ -164,7 +171,7 @@ export class HttpExchange implements Asking, Idling {
 
   #reach(attempt: Attempt, address: Address, fresh: boolean) {
     const own = this.#router.isOwn(address) ? formatAddress(address) : undefined
-    if (own !== undefined) return this.#refuse('loop', undefined, `${own} is our own listener`)
+    if (own !== undefined) return this.#refuse('loop', { says: `${own} is our own listener` })
     this.#address = address
     this.#forget = this.#router.reach(address, this.#head, this.#settings, attempt, fresh)
     if (attempt.isOver) this.#forget = undefined
@@ -234,7 +241,17 @@ export class HttpExchange implements Asking, Idling {
 
   informed(head: ResponseHead) {
     this.moves++
+    this.#informedBytes += change.bytesOf(head.fields)
+    // Nobody takes these at a pace of its own, so that all of them together are held to the limit of one head.
+    if (this.#informedBytes > this.#router.headBytesMax) return this.#breakOff()
     this.#answer.information(head)
+  }
+
+  /** The upstream breaks the protocol, in a way that only we know of. */
+  #breakOff() {
+    const asking = this.#asking
+    this.#attempt?.abort(PROTOCOL_ERROR, 'malformed')
+    asking?.abort(PROTOCOL_ERROR)
   }
 
   answered(head: ResponseHead, last: boolean) {
@@ -330,12 +347,8 @@ export class HttpExchange implements Asking, Idling {
   /** Whether this response is thrown away for another try. Where trailers may tell, the head waits for them. */
   #tryAnother(head: ResponseHead, last: boolean): boolean {
     const { on } = this.#settings.retry!
-    const { status } = head
-    const isGateway = status === 502 || status === 503 || status === 504
-    const isListed = on.has(status) || (on.has('5xx') && status >= 500) || (on.has('gatewayError') && isGateway)
-    const isUnavailable = on.has('grpcUnavailable') && change.statusIn(head.fields) === '14'
-    if (isListed || isUnavailable) {
-      if (!this.#mayRepeat(status)) return false
+    if (isWorthRepeating(on, head)) {
+      if (!this.#mayRepeat(head.status)) return false
       this.#drop(CANCEL)
       this.#repeatLater()
       return true
@@ -419,42 +432,19 @@ export class HttpExchange implements Asking, Idling {
     asking?.abort(code)
   }
 
-  #isOverRate(): boolean {
-    const limit = this.#settings.rateLimit!
-    const { http, origin } = this.#router
-    const client = limit.for === 'client' ? origin.peer.host : ''
-    const waitMs = http.rates.take(this.#settings.rateLimitBy, client, limit.requests, limit.per)
-    if (waitMs === 0) return false
-    http.hits.rate++
-    this.#refuse('rateLimited', undefined, undefined, ['retry-after', `${Math.ceil(waitMs / 1000)}`])
-    return true
-  }
-
-  #redirect(to: string) {
-    const { authority, target } = this.#asked
-    const location = to.replaceAll('{authority}', () => authority).replaceAll('{target}', () => target)
-    this.#refuse('redirected', this.#settings.redirectStatus, `see ${location}`, ['location', location])
-  }
-
-  #mayUpgrade(asked: string): boolean {
-    const { allow, other, by } = this.#settings.upgrade
-    if (allow.includes(asked.toLowerCase())) return true
-    if (other === 'ignore' && this.#head.method !== 'CONNECT') {
-      const { upgrade: _, ...head } = this.#head
-      this.#head = head
-      return true
-    }
-    this.#refuse('upgradeRefused', undefined, upgradeRefused(asked, by))
-    return false
-  }
-
   /** Answers in our own name. */
-  #refuse(cause: Cause, status?: number, says?: string, fields?: Fields) {
+  #refuse(cause: Cause, more?: Partial<Refusal>) {
     const { isInformed } = this.#settings
-    const what = { cause, status: status ?? this.#router.statusOf(cause), says, fields, isInformed }
+    const what = { status: this.#router.statusOf(cause), ...more, cause, isInformed }
     this.#isAnswered = true
     this.#status = reply(this.#asked, this.#answer, what)
     this.#finish(cause)
+  }
+
+  #answerAsLast() {
+    this.#isAnswered = true
+    this.#status = answerAsLast(this.#asked, this.#answer)
+    this.#finish(undefined)
   }
 
   #finish(cause: string | undefined) {

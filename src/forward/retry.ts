@@ -1,4 +1,5 @@
-import type { RequestHead } from './exchange.ts'
+import type { RequestHead, ResponseHead } from './exchange.ts'
+import { statusIn } from './fields.ts'
 import { isGrpc } from './reply.ts'
 
 /** RFC 9110 section 9.2.2. */
@@ -16,4 +17,11 @@ export const backoffMs = (attempts: number, dice: number): number =>
 export const isRepeatable = (asked: RequestHead, head: RequestHead, anyMethod: boolean): boolean => {
   if (head.upgrade !== undefined || head.method === 'CONNECT') return false
   return anyMethod || IDEMPOTENT.has(head.method) || isGrpc(asked)
+}
+
+/** Whether the policy lists this response among those that are worth another try. */
+export const isWorthRepeating = (on: ReadonlySet<string | number>, { status, fields }: ResponseHead): boolean => {
+  const isGateway = status === 502 || status === 503 || status === 504
+  const isListed = on.has(status) || (on.has('5xx') && status >= 500) || (on.has('gatewayError') && isGateway)
+  return isListed || (on.has('grpcUnavailable') && statusIn(fields) === '14')
 }

@@ -165,6 +165,11 @@ export class Router {
     return this.http.traces?.begin({ method, authority, target, direction, peer, fields })
   }
 
+  /** How large the head of a response may be. */
+  get headBytesMax(): number {
+    return this.#limits.headBytesMax
+  }
+
   /** Where the client meant to go. */
   get destination(): Address {
     return this.#plan.connection.destination

@@ -813,3 +813,38 @@ test('large bodies stream with bounded memory: a slow reader stops the sender', 
   sluice.close()
   server.close()
 })
+
+test('Max-Forwards counts for TRACE and OPTIONS, and we answer in place of the server that it does not reach', () =>
+  between(OK, '', async (sluice, server) => {
+    const asking = (method: string, left: string): Promise<string> =>
+      ask(
+        sluice.address,
+        `${method} /a HTTP/1.1\r\nHost: x.example\r\nMax-Forwards: ${left}\r\nA: b\r\nCookie: c=d\r\nAuthorization: e\r\n\r\n`,
+      )
+    assert.match(await asking('OPTIONS', '0'), /^HTTP\/1.1 200 OK\r\nContent-Length: 0\r\n\r\n$/i)
+    const reflected = 'TRACE /a HTTP/1.1\r\nHost: x.example\r\nMax-Forwards: 0\r\nA: b\r\n\r\n'
+    const got = await asking('TRACE', '0')
+    assert.match(got, /^HTTP\/1.1 200 OK\r\ncontent-type: message\/http\r\n/)
+    assert.ok(got.endsWith(`\r\n\r\n${reflected}`), got)
+    assert.deepEqual(server.connections.length, 0)
+    for (const [method, left, passes] of [
+      ['TRACE', '1', '0'],
+      ['OPTIONS', '010', '9'],
+      ['OPTIONS', '9'.repeat(30), '999999'],
+      ['GET', '0', '0'],
+      ['TRACE', '0, 0', '0, 0'],
+      ['TRACE', '-1', '-1'],
+      ['OPTIONS', '0\r\nMax-Forwards: 5', '0\r\nMax-Forwards: 5'],
+    ] as const) {
+      server.received.length = 0
+      assert.match(await asking(method, left), /^HTTP\/1.1 200 OK\r\n/)
+      assert.ok(server.received.join('').includes(`Max-Forwards: ${passes}\r\nA: b`), `${method} ${left}`)
+    }
+    assert.deepEqual(
+      sluice.requests.slice(0, 2).map(({ status, attempts, error }) => [status, attempts, error]),
+      [
+        [200, 0, undefined],
+        [200, 0, undefined],
+      ],
+    )
+  }))
