@@ -1,13 +1,8 @@
-import { FLAG, FRAME, FRAME_BYTES, FRAME_HEAD_BYTES } from './http2Codes.ts'
+import { FLAG, FRAME, FRAME_HEAD_BYTES } from './http2Codes.ts'
+import { borrowSegment, returnSegment, SEGMENT_BYTES } from './segments.ts'
 
 /** What a connection keeps for itself; most turns of most connections need no more. */
 const FIRST_BYTES = 4096
-/** Four frames of DATA with their heads. */
-const SEGMENT_BYTES = 4 * (FRAME_BYTES + FRAME_HEAD_BYTES)
-/** 4 MiB, for all connections together. */
-const SPARES_MAX = 64
-
-const spares: Buffer[] = []
 
 /**
  * What one connection has to send. Frames are written one behind the other into buffers, and whoever owns the socket
@@ -37,7 +32,7 @@ export class Http2Output {
     this.#fullBytes += this.length
     this.length = 0
     if (bytes > SEGMENT_BYTES) this.buffer = Buffer.allocUnsafeSlow(bytes)
-    else this.buffer = spares.pop() ?? Buffer.allocUnsafeSlow(SEGMENT_BYTES)
+    else this.buffer = borrowSegment()
   }
 
   /** Everything written since the last time. The bytes are the taker's, unless it gives them back. */
@@ -55,9 +50,9 @@ export class Http2Output {
 
   /** Nobody looks any longer at these, which `take` returned. */
   giveBack(taken: readonly Buffer[]): void {
-    for (const { buffer } of taken) {
-      if (buffer.byteLength === SEGMENT_BYTES && spares.length < SPARES_MAX) spares.push(Buffer.from(buffer))
-      else if (buffer.byteLength === FIRST_BYTES) this.#first ??= Buffer.from(buffer)
+    for (const bytes of taken) {
+      if (bytes.buffer.byteLength === FIRST_BYTES) this.#first ??= Buffer.from(bytes.buffer)
+      else returnSegment(bytes)
     }
   }
 

@@ -3,6 +3,7 @@ import { ERROR, FLAG, FRAME, FRAME_BYTES, FRAME_HEAD_BYTES, PREFACE, SETTING, WI
 import { writeFrameHead } from './http2Output.ts'
 import { earnChatter, earnReset } from './http2Patience.ts'
 import { closeStream, type Http2, newStream, type Stream } from './http2State.ts'
+import { borrowSegment, returnSegment, SEGMENT_BYTES } from './segments.ts'
 
 /** DATA waits in its stream, where it is counted, while this much is already on its way to the socket. */
 const OUTPUT_BYTES_MAX = 262_144
@@ -119,9 +120,10 @@ const canSend = <O>(stream: Stream<O>): boolean => stream.state === 'open' || st
 
 const isBlocked = <O>(h2: Http2<O>): boolean => h2.isCongested || h2.output.bytes > OUTPUT_BYTES_MAX
 
-/** A piece is part of a buffer that is read into again, or is large: it must not be kept alive. */
+/** A piece is part of a buffer that is read into again: it cannot be kept. One that nearly fills a segment gets one. */
 const owned = (chunk: Buffer): Buffer => {
-  const copy = Buffer.allocUnsafeSlow(chunk.length)
+  const isLong = chunk.length * 2 > SEGMENT_BYTES && chunk.length <= SEGMENT_BYTES
+  const copy = (isLong ? borrowSegment() : Buffer.allocUnsafeSlow(chunk.length)).subarray(0, chunk.length)
   copy.set(chunk)
   return copy
 }
@@ -155,7 +157,10 @@ const writeQueued = <O>(h2: Http2<O>, stream: Stream<O>, chunks: Buffer[]): numb
   if (chunks.length === 1) stream.queue = undefined
   const sent = writeChunk(h2, stream, chunk, FRAME_BYTES)
   if (sent < chunk.length) chunks[0] = chunk.subarray(sent)
-  else chunks.shift()
+  else {
+    chunks.shift()
+    returnSegment(chunk)
+  }
   if (chunks.length > 0) stream.queue = chunks
   else if (stream.ending !== 'no') finish(h2, stream)
   return sent

@@ -9,8 +9,8 @@ import { endToEnd, hasOption } from './hopByHop.ts'
 import { requestText } from './http1Request.ts'
 import { Output } from './output.ts'
 
-/** Bytes of a response that wait for a slow client before its upstream is read no further. */
-const WINDOW_BYTES = 65_536
+/** Bytes of a response that wait for a slow client before its upstream is read no further: about one read, not two. */
+const WINDOW_BYTES = 32_768
 
 const INTERNAL_ERROR = 2
 const PROTOCOL_ERROR = 1

@@ -4,6 +4,7 @@ import { fail, receive } from '../codec/http2.ts'
 import { connectionError, ERROR } from '../codec/http2Codes.ts'
 import { LAST_STREAM_UNKNOWN, pump, resetStream, sendGoaway, sendPing, start } from '../codec/http2Send.ts'
 import type { Http2 } from '../codec/http2State.ts'
+import { SEGMENT_BYTES } from '../codec/segments.ts'
 import type { Clock } from '../net/clock.ts'
 import { type Direct, directOf, hearBytes } from '../net/direct.ts'
 import { ProtocolError } from '../net/protocolError.ts'
@@ -28,9 +29,14 @@ export const HTTP2_TIMES: Http2Times = {
   idleMs: 60_000,
 }
 
-/** With so much waiting for the socket no DATA is written any more, and with so much nothing is read either. */
+/**
+ * With so much waiting for the stream no DATA is written any more, and with so much nothing is read either. A socket that
+ * is written directly is full when the system takes no more: more of ours before it would only leave the cache.
+ */
 const CONGESTED_BYTES = 262_144
 const STUFFED_BYTES = 1_048_576
+/** So much is not gathered any further: sent at once it is still in the cache, and its buffer serves the next one. */
+const WORTH_BYTES = SEGMENT_BYTES / 2
 /** How long a client may go on opening streams after the first GOAWAY. */
 const GOODBYE_MS = 1_000
 
@@ -89,7 +95,6 @@ export class Http2Wire<O> {
     start(this.h2)
     const stream = this.#stream
     hearBytes(stream, (bytes) => this.#read(bytes))
-    stream.on('drain', () => this.#drained())
     stream.on('end', () => this.#ended())
     stream.on('error', (error) => this.#lost('clientReset', error))
     stream.on('close', () => this.#lost('clientReset', undefined))
@@ -101,7 +106,9 @@ export class Http2Wire<O> {
 
   /** There is, or may be, something to send. */
   touch(): void {
-    if (this.#isDirty || this.#isOver) return
+    if (this.#isOver) return
+    if (this.h2.output.bytes >= WORTH_BYTES) this.#writeAll()
+    if (this.#isDirty) return
     this.#isDirty = true
     flushLater(this)
   }
@@ -180,7 +187,7 @@ export class Http2Wire<O> {
     if (this.#takesAtOnce) this.#lent.push(...taken)
     const left = stream.writableLength
     if (left === 0) return this.#takeBack()
-    if (left > CONGESTED_BYTES) this.h2.isCongested = true
+    if (this.#direct !== undefined || left > CONGESTED_BYTES) this.h2.isCongested = true
     if (left > STUFFED_BYTES && !this.#isPaused) {
       this.#isPaused = true
       stream.pause()
@@ -201,7 +208,8 @@ export class Http2Wire<O> {
     }
     if (at === taken.length) return true
     stream.cork()
-    for (; at < taken.length; at++, sent = 0) stream.write(sent === 0 ? taken[at] : taken[at]!.subarray(sent))
+    for (; at < taken.length - 1; at++, sent = 0) stream.write(sent === 0 ? taken[at] : taken[at]!.subarray(sent))
+    stream.write(sent === 0 ? taken[at] : taken[at]!.subarray(sent), this.#whenWritten)
     stream.uncork()
     return false
   }
@@ -213,8 +221,8 @@ export class Http2Wire<O> {
     this.#lent.length = 0
   }
 
-  #drained(): void {
-    if (this.#isOver) return
+  readonly #whenWritten = (): void => {
+    if (this.#isOver || this.#stream.writableLength > 0) return
     this.#takeBack()
     this.h2.isCongested = false
     if (this.#isPaused) {

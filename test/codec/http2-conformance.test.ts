@@ -1,12 +1,15 @@
 import fc from 'fast-check'
 import { type Test, test } from 'tap'
+import { receive } from '../../src/codec/http2.ts'
 import { FLAG, FRAME, PREFACE } from '../../src/codec/http2Codes.ts'
-import { resetStream, sendData, sendRequest, sendResponse, sendTrailers } from '../../src/codec/http2Send.ts'
+import { pump, resetStream, sendData, sendRequest, sendResponse, sendTrailers } from '../../src/codec/http2Send.ts'
+import type { Stream } from '../../src/codec/http2State.ts'
 import { ProtocolError } from '../../src/net/protocolError.ts'
 import {
   block,
   encoded,
   frame,
+  frames,
   headers,
   POST,
   preface,
@@ -242,6 +245,60 @@ test('waiting streams send in turn, a frame each', async (t) => {
     'data 1 2768',
     'headers 1 end',
   ])
+})
+
+test('what waits for its turn goes out whole, though the memory it came in and goes out by is used again', async () => {
+  const shared = Buffer.alloc(65_536) // what every chunk is read into
+  const step = fc.record({
+    stream: fc.nat(2),
+    bytes: fc.integer({ min: 0, max: 65_536 }),
+    isCongested: fc.boolean(),
+    window: fc.nat(200_000),
+  })
+  fc.assert(
+    fc.property(fc.array(step, { maxLength: 30 }), (steps) => {
+      const streams: Stream<undefined>[] = []
+      const server = record<undefined>('server', { handler: { requestRead: (stream) => void streams.push(stream) } })
+      server.feed(preface, headers(1), headers(3), headers(5))
+      for (const stream of streams) sendResponse(server.h2, stream, 200, [], false)
+      const given = [0, 0, 0]
+      const came: Buffer[][] = [[], [], []]
+      const taken = (): void => {
+        const parts = server.h2.output.take()
+        for (const { type, stream, payload } of frames(Buffer.concat(parts)))
+          if (type === FRAME.data) came[(stream - 1) / 2]!.push(payload)
+        for (const part of parts) part.fill(255)
+        server.h2.output.giveBack(parts)
+      }
+      const windows = (bytes: number): void => {
+        const update = (id: number) => frame(windowUpdate, 0, id, uint32(bytes + 1))
+        receive(server.h2, Buffer.concat([update(0), update(1), update(3), update(5)]), 0)
+        pump(server.h2)
+      }
+      taken()
+      for (const { stream, bytes, isCongested, window } of steps) {
+        server.h2.isCongested = isCongested
+        for (let at = 0; at < bytes; at++) shared[at] = (given[stream]! + at) % 251
+        sendData(server.h2, streams[stream]!, shared.subarray(0, bytes), false)
+        given[stream]! += bytes
+        shared.fill(254)
+        windows(window)
+        taken()
+      }
+      server.h2.isCongested = false
+      for (const stream of streams) sendData(server.h2, stream, Buffer.alloc(0), true)
+      while (server.h2.streams.size > 0) {
+        windows(1_000_000)
+        taken()
+      }
+      for (const [nth, parts] of came.entries()) {
+        const bytes = Buffer.concat(parts)
+        if (bytes.length !== given[nth]) throw new Error(`${bytes.length} bytes of ${given[nth]}`)
+        const wrong = bytes.findIndex((byte, at) => byte !== at % 251)
+        if (wrong >= 0) throw new Error(`byte ${wrong} of stream ${nth} is another's`)
+      }
+    }),
+  )
 })
 
 test('a server that answers before the request is over asks the client to stop', async (t) => {
