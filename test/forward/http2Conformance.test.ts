@@ -1,53 +1,20 @@
-import type { Socket } from 'node:net'
 import { type Test, test } from 'tap'
 import { receive } from '../../src/codec/http2.ts'
 import { FLAG, FRAME, PREFACE } from '../../src/codec/http2Codes.ts'
 import { ProtocolError } from '../../src/net/protocolError.ts'
 import { type Front, front } from '../support/front.ts'
+import { heard } from '../support/heard.ts'
 import { raw } from '../support/http.ts'
-import { describeFrame, frame, frames, headers, preface, settings, settingsAck } from '../support/http2.ts'
+import { frame, headers, preface, settings, settingsAck } from '../support/http2.ts'
 import { answering, cases, clientCases, inOrder } from '../support/http2Cases.ts'
 import { type Upstream, upstream } from '../support/peers.ts'
 
 /**
  * The table of RFC sections once more, through the running proxy: what a client gets that breaks them, and what a server
- * gets. No public suite of HTTP/2 cases can be had from the registries that CI reaches; h2spec's are among the table's.
+ * gets. No public suite of HTTP/2 cases can be had from the registries that CI reaches; h2spec's are among the table's,
+ * and test/live/http2Peers.test.ts holds the table to what other servers do.
  */
 const POLICY = 'defaults: { protocol: http2, upstream: { protocol: http2 }, detect: { serverFirst: never } }'
-
-/** Everything that has come on a socket, as frames, and how to wait for more. */
-const heard = (socket: Socket, skip = 0) => {
-  let bytes = Buffer.alloc(0)
-  let isOver = false
-  const waiting = new Set<() => void>()
-  const wake = () => {
-    for (const resolve of waiting) resolve()
-    waiting.clear()
-  }
-  socket.on('data', (chunk: Buffer) => {
-    bytes = Buffer.concat([bytes, chunk])
-    wake()
-  })
-  const over = () => {
-    isOver = true
-    wake()
-  }
-  socket.on('end', over).on('close', over)
-  socket.on('error', () => {})
-  const found = (): string[] => {
-    let end = skip
-    while (bytes.length >= end + 9 && bytes.length >= end + 9 + bytes.readUIntBE(end, 3))
-      end += 9 + bytes.readUIntBE(end, 3)
-    return end > skip ? frames(bytes.subarray(skip, end)).map(describeFrame) : []
-  }
-  const until = async (is: (all: readonly string[]) => boolean): Promise<readonly string[]> => {
-    const timer = setTimeout(over, DEADLINE_MS)
-    while (!is(found()) && !isOver) await new Promise<void>((resolve) => waiting.add(resolve))
-    clearTimeout(timer)
-    return found()
-  }
-  return { until }
-}
 
 /** A server that answers every request with eleven bytes, by the codec alone. */
 const greeter = (): Promise<Upstream> =>
@@ -62,9 +29,6 @@ const greeter = (): Promise<Upstream> =>
       socket.write(server.taken())
     })
   })
-
-/** For a case that fails: what comes at all comes at once. */
-const DEADLINE_MS = 15_000
 
 const PING = frame(FRAME.ping, 0, 0, Buffer.from('the last'))
 
