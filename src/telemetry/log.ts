@@ -36,7 +36,7 @@ export interface Log {
   readonly flush: () => void
 }
 
-type On = Pick<Outcome, 'direction' | 'peer' | 'destination'> & { readonly identity?: string | undefined }
+type On = Pick<Outcome, 'id' | 'direction' | 'peer' | 'destination'> & { readonly identity?: string | undefined }
 
 /** A log that holds lines for at most `HOLD_MS`, so that a busy proxy writes many at once. */
 export const createLog = (options: LogOptions): Log => {
@@ -65,8 +65,8 @@ export const createLog = (options: LogOptions): Log => {
     writesOutcomes: () => information.isLevelEnabled('info') && (format === 'json' || format === 'text'),
     request: (request, on, time) => {
       if (!information.isLevelEnabled('info') || isSpared(request.status < 500 && request.error === undefined)) return
-      const { direction, peer, destination } = on
-      if (format === 'json') information.info({ direction, peer, destination, ...request }, 'request')
+      const { id, direction, peer, destination } = on
+      if (format === 'json') information.info({ connection: id, direction, peer, destination, ...request }, 'request')
       else write(1, `${LINES[format as keyof typeof LINES](request, on, time)}\n`)
     },
     get level() {

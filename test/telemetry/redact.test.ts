@@ -71,7 +71,7 @@ const request: RequestOutcome = {
   userAgent: 'x"\x1b[31m',
 }
 const peer = { host: '192.0.2.1', port: 4711 }
-const connection = { direction: 'inbound', peer, destination: { host: '10.0.0.1', port: 80 } } as const
+const connection = { id: '7', direction: 'inbound', peer, destination: { host: '10.0.0.1', port: 80 } } as const
 const time = Date.UTC(2026, 10, 21, 15, 4, 5)
 
 test('access log lines are those of Apache, and nothing a client sends can end a field', async () => {
@@ -81,7 +81,6 @@ test('access log lines are those of Apache, and nothing a client sends can end a
 })
 
 const outcome: Outcome = {
-  id: '1',
   startedAt: time,
   listener: 'inbound',
   ...connection,
@@ -115,6 +114,7 @@ test('each format writes what it can say, sampling spares only what went well', 
     ['request', 'request', 'connection', 'connection', 'trouble'],
   )
   assert.equal(json[0].target, request.target)
+  assert.equal(json[0].connection, json[2].id)
   assert.equal(json[1].error, 'connect')
   const sampled = written('json', 1000).map((line) => JSON.parse(line.slice(2)))
   assert.deepEqual(
