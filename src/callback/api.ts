@@ -11,6 +11,7 @@ import type { Door } from './door.ts'
 import { isGrpcCall } from './grpcCall.ts'
 import { answerGrpc, answerHttp, type Budget, collect } from './unary.ts'
 import {
+  APP_ID,
   APP_ID_HEADER,
   CALLBACK_HEADER,
   CONNECT_PATHS,
@@ -30,6 +31,7 @@ export interface Api {
   /** The largest message, and what all that are being collected may hold together. */
   readonly messageBytesMax: number
   readonly budget: Budget
+  /** Somebody who does not bring it asked for a channel, under a name that nobody else has checked. */
   readonly unauthenticated: (app: string, from: Address) => void
 }
 
@@ -48,7 +50,6 @@ export interface ApiCaller {
 /** Which app a gRPC call is for, as clients of Dapr say it. */
 export const DAPR_APP_ID_HEADER = 'dapr-app-id'
 
-const APP_ID = /^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$/
 const REQUEST_BYTES_MAX = 4_101 // ConnectAppCallbackRequest is empty; fields to come may take 4 KiB
 const CONNECT: ReadonlySet<string> = new Set(CONNECT_PATHS)
 
@@ -70,7 +71,8 @@ export const openApi =
     // A page in a browser may reach this address; no program sends Origin.
     if (fieldOf(head.fields, 'origin') !== undefined) return refused(told, head, 403, 7, 'pages may not call this API')
     if (api.token !== undefined && !isSecret(fieldOf(head.fields, TOKEN_HEADER), api.token)) {
-      if (CONNECT.has(head.target)) api.unauthenticated(appOf(head, api), caller.peer)
+      const app = appOf(head, api)
+      if (CONNECT.has(head.target)) api.unauthenticated(APP_ID.test(app) ? app : '(not an id)', caller.peer)
       return refused(told, head, 401, UNAUTHENTICATED, `${TOKEN_HEADER} is missing or wrong`)
     }
     if (!isGrpc) return answerPlain(api, caller, head, last, told)

@@ -13,6 +13,7 @@ import {
 } from './generated/app_pb.ts'
 import { HTTPExtension_Verb, InvokeRequestSchema, InvokeResponseSchema } from './generated/common_pb.ts'
 import type { PlainAnswer } from './unary.ts'
+import { APP_ID } from './wire.ts'
 
 /** The app and the InvokeRequest in an InvokeServiceRequest; undefined when it is none. */
 export const invocationIn = (bytes: Uint8Array): { readonly app: string; readonly message: Uint8Array } | undefined => {
@@ -70,8 +71,6 @@ export const routeOf = (head: RequestHead): Route => {
   }
   return { is: 'refused', status: 404, says: `there is no ${path} here` }
 }
-
-const APP_ID = /^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$/
 
 const unescaped = (text: string): string | undefined => {
   try {

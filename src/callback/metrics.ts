@@ -1,4 +1,4 @@
-import { labelBudget } from '../telemetry/labelBudget.ts'
+import { labelBudget, OVERFLOW } from '../telemetry/labelBudget.ts'
 import type { Metrics } from '../telemetry/metrics.ts'
 import type { ChannelState } from './channel.ts'
 import type { Door, DoorEvents } from './door.ts'
@@ -52,6 +52,8 @@ export const countCallback = (metrics: Metrics) => {
   })
   const events: DoorEvents = {
     connected: (name, result) => {
+      // Who may not ask does not use up the names of those who may.
+      if (result === 'unauthenticated' && !seen.has(name)) return connects.inc({ app: OVERFLOW, result })
       seen.add(app(name))
       connects.inc({ app: app(name), result })
     },

@@ -19,6 +19,8 @@ export const PING_PATH = '/dapr.proto.runtime.v1.DaprAppChannelCallback/Ping'
 export const TOKEN_HEADER = 'dapr-api-token'
 /** Which app asks for a channel. */
 export const APP_ID_HEADER = 'sluice-app-id'
+/** What an app may call itself: nothing that could break a log line, a label or a path. */
+export const APP_ID = /^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$/
 /** Says that the asker can send the nonce; value `1`. */
 export const CALLBACK_HEADER = 'sluice-callback'
 

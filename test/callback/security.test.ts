@@ -52,6 +52,8 @@ test('without the right token nobody gets a channel, and no port is opened', asy
   t.match(await fetchHttp2(session, { ':path': '/v1.0/healthz' }), { status: 401 })
   t.match(await ask(session, { 'dapr-api-token': 'correct horse' }), { status: 0 })
   t.match(new Set(host.connects), new Set(['orders unauthenticated']))
+  await ask(session, { 'sluice-app-id': 'orders (from 10.0.0.1)' })
+  t.equal(host.connects.at(-1), '(not an id) unauthenticated')
 })
 
 test('a secret is read from where the document says, and a missing one keeps it from starting', async (t) => {

@@ -60,6 +60,19 @@ test('apps that call themselves anything have a bounded number of series', async
   t.equal(series.length, 101)
 })
 
+test('who asks for a channel without the token uses up no names of those who may', async (t) => {
+  const metrics = createMetrics('test')
+  const { events } = countCallback(metrics)
+  const from = { host: '127.0.0.1', port: 1 }
+  for (let app = 0; app < 500; app += 1) events.connected(`rogue${app}`, 'unauthenticated', from)
+  events.connected('orders', 'opened', from)
+  events.connected('orders', 'unauthenticated', from)
+  const text = await metrics.registry.metrics()
+  t.match(text, /connects_total\{app="\(other\)",result="unauthenticated"\} 500/)
+  t.match(text, /connects_total\{app="orders",result="opened"\} 1/)
+  t.match(text, /connects_total\{app="orders",result="unauthenticated"\} 1/)
+})
+
 test('GET /channels and the outcomes name the channel, and which one is next', async (t) => {
   const host = await callbackHost(t)
   const seen = async () =>
