@@ -65,6 +65,7 @@ export class Http2Wire<O> {
   #isOver = false
   #isAcknowledged = false
   #isPinged = false
+  readonly #begunAt: number
   #heardAt: number
   #busyAt: number
   #why: Ending = 'closed'
@@ -86,8 +87,9 @@ export class Http2Wire<O> {
     this.#count = count
     this.#takesAtOnce = stream instanceof Socket
     this.#direct = directOf(stream)
-    this.#heardAt = clock.now()
-    this.#busyAt = this.#heardAt
+    this.#begunAt = clock.now()
+    this.#heardAt = this.#begunAt
+    this.#busyAt = this.#begunAt
   }
 
   /** Says hello and begins to read. */
@@ -98,7 +100,7 @@ export class Http2Wire<O> {
     stream.on('end', () => this.#ended())
     stream.on('error', (error) => this.#lost('clientReset', error))
     stream.on('close', () => this.#lost('clientReset', undefined))
-    this.#watch(this.#times.settingsMs)
+    this.#watch(Math.min(this.#times.settingsMs, this.#times.idleMs))
     this.touch()
     if (stream.destroyed) this.#lost('clientReset', undefined)
     else if (stream.readableEnded) this.#ended()
@@ -288,18 +290,20 @@ export class Http2Wire<O> {
   #look(): void {
     const { settingsMs, keepaliveMs, pingMs, idleMs } = this.#times
     const now = this.#clock.now()
-    if (!this.#isAcknowledged)
-      return this.#expired('SETTINGS_TIMEOUT', `SETTINGS not acknowledged within ${settingsMs} ms`)
+    const settingsLeft = this.#isAcknowledged ? Number.POSITIVE_INFINITY : this.#begunAt + settingsMs - now
+    if (settingsLeft <= 0) return this.#expired('SETTINGS_TIMEOUT', `SETTINGS not acknowledged within ${settingsMs} ms`)
     const silent = now - this.#heardAt
     if (this.#isPinged && silent >= pingMs) return this.#expired('NO_ERROR', `PING not answered within ${pingMs} ms`)
     const isIdle = this.h2.streams.size === 0
-    if (isIdle && now - Math.max(this.#busyAt, 0) >= idleMs) this.drain('idleTimeout')
+    const idleLeft = isIdle && this.#busyAt >= 0 ? this.#busyAt + idleMs - now : idleMs
+    if (idleLeft <= 0) this.drain('idleTimeout')
     else if (!isIdle && !this.#isPinged && silent >= keepaliveMs) {
       this.#isPinged = true
       sendPing(this.h2)
       this.touch()
     }
-    this.#watch(this.#isPinged ? pingMs : Math.max(1, Math.min(keepaliveMs - (isIdle ? 0 : silent), idleMs)))
+    const nearest = Math.min(settingsLeft, idleLeft > 0 ? idleLeft : idleMs, keepaliveMs - (isIdle ? 0 : silent))
+    this.#watch(this.#isPinged ? pingMs : Math.max(1, nearest))
   }
 
   #expired(name: 'SETTINGS_TIMEOUT' | 'NO_ERROR', what: string): void {

@@ -470,6 +470,22 @@ test('a connection without streams is closed when it has been idle for long enou
   t.strictSame(proxy.endings, ['idleTimeout'])
 })
 
+test('a connection to an upstream is closed when its time is over, and not later', async (t) => {
+  const clock = handClock()
+  const proxy = await through(t, hello, { clock, times: { idleMs: 3_000 } })
+  const client = await rawClient(t, proxy.port)
+  client.socket.write(Buffer.concat([preface, settingsAck, headers(1)]))
+  await client.until('data 1')
+  clock.pass(2_000)
+  client.socket.write(headers(3))
+  await client.until('data 3')
+  const [upstream] = proxy.upstreams
+  clock.pass(2_999)
+  t.equal(upstream!.wire.isClosing, false)
+  clock.pass(1)
+  t.equal(upstream!.wire.isClosing, true)
+})
+
 test('cookie crumbs are one field again for whoever is behind', async (t) => {
   const proxy = await through(t, (stream, fields) => {
     stream.respond({ ':status': 200 })
