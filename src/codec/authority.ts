@@ -1,6 +1,13 @@
 import type { RequestRead } from './http1.ts'
 import { fail } from './http1Error.ts'
 
+/**
+ * VCHAR but `#`. RFC 3986 allows less, but quotes, bars and braces are sent by many and read alike by all. A fragment never
+ * goes to a server (RFC 9112 section 3.2): some cut it off and some do not, so that it could dodge rules about paths.
+ * Octets above 127 no URI has (RFC 9113 section 8.3.1), and node and haproxy refuse them too.
+ */
+export const isTargetCharacter = (code: number): boolean => code > 32 && code < 127 && code !== 35
+
 /** Where an HTTP/1 request wants to go, in the words of RFC 9110 section 7.1. */
 export interface Target {
   readonly scheme: 'http' | 'https'

@@ -1,4 +1,5 @@
 import { ProtocolError } from '../net/protocolError.ts'
+import { isTargetCharacter } from './authority.ts'
 import { ChunkedReader } from './http1Body.ts'
 import { fail } from './http1Error.ts'
 import {
@@ -53,11 +54,8 @@ const NOTHING = Buffer.alloc(0)
 const NO_TRAILERS: Fields = []
 const END = { is: 'end', trailers: NO_TRAILERS } as const
 
-/**
- * VCHAR. RFC 3986 allows less, but quotes, bars and braces are sent by many and read alike by all; octets above 127 are
- * refused as by node and haproxy.
- */
-const TARGET = Uint8Array.from({ length: 256 }, (_, code) => (code > 32 && code < 127 ? 1 : 0))
+/** What a target may hold, octet by octet. */
+const TARGET = Uint8Array.from({ length: 256 }, (_, code) => (isTargetCharacter(code) ? 1 : 0))
 
 /** What requests and responses differ in: their first line, and what follows from it. */
 interface Grammar<Head> {

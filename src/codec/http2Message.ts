@@ -1,3 +1,4 @@
+import { isTargetCharacter } from './authority.ts'
 import { MARK } from './hpackTable.ts'
 
 /** A request as HTTP/2 says it (RFC 9113 8.3.1), without its pseudo-header fields and without Host. */
@@ -133,13 +134,10 @@ const badTarget = (method: string, scheme?: string, path?: string, protocol?: st
 
 const SLASH = 47
 
-/** Origin form or `*`; never a character that would end the request line of HTTP/1. */
+/** Origin form or `*`, in the same characters as HTTP/1. */
 const isPath = (path: string): boolean => {
   if (path.charCodeAt(0) !== SLASH) return path === '*'
-  for (let at = 1; at < path.length; at++) {
-    const character = path.charCodeAt(at)
-    if (character <= 32 || character === 127) return false
-  }
+  for (let at = 1; at < path.length; at++) if (!isTargetCharacter(path.charCodeAt(at))) return false
   return true
 }
 

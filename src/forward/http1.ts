@@ -26,8 +26,11 @@ export const http1: Forwarder = (stream: Duplex, plan: Plan, dial: Dial): Promis
       scheme: life.tls === undefined ? 'http' : 'https',
       chooseUpgrade: router.chooseUpgrade,
       toHttp2: (head, settings, rest) => {
+        // What is put back into a stream that flows is not told of until more comes.
+        stream.pause()
         if (rest.length > 0) stream.unshift(rest)
         upgradeToHttp2(stream, plan, router, { head, settings }, over)
+        stream.resume()
       },
       refused: (error, status) => router.refused(error, status),
       count: life.count,

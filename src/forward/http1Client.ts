@@ -134,6 +134,8 @@ export class Http1Client implements Answer {
     let more = this.#delimit(head, last)
     const minor = this.#minor
     if (this.#isDraining || this.#isLast || (!this.#requestDone && last)) this.#keepsAlive = false
+    // What a client sent for a tunnel that it did not get could be read as a request.
+    if (this.#method === 'CONNECT') this.#keepsAlive = false
     if (!this.#keepsAlive) more += 'Connection: close\r\n'
     else if (minor === 0) more += 'Connection: keep-alive\r\n'
     this.#output.text(answerHeadText(minor, head, more))

@@ -43,5 +43,5 @@ const fromHttp2 = (head: RequestHead): Fields | undefined => {
     if (name === 'cookie' && cookieAt !== -1) fields[cookieAt] += `; ${value}`
     else if (fields.push(name, value) && name === 'cookie') cookieAt = fields.length - 1
   }
-  return /[^\x21-\x7e\x80-\xff]/.test(head.authority + head.target) ? undefined : fields
+  return fields
 }

@@ -32,7 +32,7 @@ export class Http2Upstream implements Upstream, Http2Handler<UpstreamStream> {
   readonly #events: UpstreamEvents
   readonly #options: Http2UpstreamOptions
   /** Requests for extended CONNECT wait for the server's SETTINGS (RFC 8441 3). */
-  readonly #held: (() => void)[] = []
+  readonly #held: { readonly asking: UpstreamStream; readonly last: boolean }[] = []
   #isSettled = false
   /** The connection itself is gone. */
   isLost = false
@@ -58,7 +58,7 @@ export class Http2Upstream implements Upstream, Http2Handler<UpstreamStream> {
     const asking = new UpstreamStream(this, head, answer)
     if (this.wire.isClosing || !canOpen(this.wire.h2)) asking.fail(ERROR.REFUSED_STREAM, 'unhandled')
     else if (head.upgrade === undefined || this.#isSettled) asking.begin(last)
-    else this.#held.push(() => asking.begin(last))
+    else this.#held.push({ asking, last })
     return asking
   }
 
@@ -108,7 +108,7 @@ export class Http2Upstream implements Upstream, Http2Handler<UpstreamStream> {
   settingsRead(): void {
     this.heard += 1
     this.#isSettled = true
-    for (const begin of this.#held.splice(0)) begin()
+    for (const { asking, last } of this.#held.splice(0)) asking.begin(last)
     this.#freed()
   }
 
@@ -132,9 +132,9 @@ export class Http2Upstream implements Upstream, Http2Handler<UpstreamStream> {
     this.isLost = true
     const streams = [...this.wire.h2.streams.values()]
     this.wire.h2.streams.clear()
-    this.#held.splice(0)
     this.#events.ended(this)
     for (const { owner } of streams) owner?.lost(ended === 'protocolError')
+    for (const { asking } of this.#held.splice(0)) asking.lost(ended === 'protocolError')
     this.#options.ended?.(ended === 'clientReset' ? 'upstreamReset' : ended, error)
   }
 }

@@ -53,6 +53,8 @@ export class HttpExchange implements Asking, Idling {
   #heldHead: ResponseHead | undefined
   #isAnswered = false
   #responseDone = false
+  /** The last of the answer is being handed over, after which this ends by itself. */
+  #isEnding = false
   #isTunnel = false
   /** Bytes of the request that the client was told have left; those sent again do not count twice. */
   #acknowledged = 0
@@ -137,7 +139,7 @@ export class HttpExchange implements Asking, Idling {
   }
 
   abort(code: number, { cause, status }: GivenUp = CLIENT_GONE) {
-    if (this.#isDone) return
+    if (this.#isDone || this.#isEnding) return
     this.#drop(code)
     if (!this.#isAnswered && status !== undefined) this.#status = status
     this.#finish(cause)
@@ -267,12 +269,13 @@ export class HttpExchange implements Asking, Idling {
     this.moves++
     this.#received += chunk.length
     if (this.#heldHead !== undefined) this.#pass(this.#heldHead, false)
-    if (last) this.#let()
-    this.#answer.data(chunk, last)
-    if (!last) return
-    this.#responseDone = true
+    if (!last) return this.#answer.data(chunk, false)
+    this.#let()
     // A tunnel is over when both sides have said so.
-    if (!this.#isTunnel || this.#requestDone) this.#finish(undefined)
+    this.#isEnding = !this.#isTunnel || this.#requestDone
+    this.#answer.data(chunk, true)
+    this.#responseDone = true
+    if (this.#isEnding) this.#finish(undefined)
   }
 
   ended(trailers: Fields) {
@@ -287,6 +290,7 @@ export class HttpExchange implements Asking, Idling {
       this.#pass(this.#heldHead, false)
     }
     this.#grpcStatus = grpcStatus
+    this.#isEnding = true
     this.#answer.trailers(change.responseTrailers(trailers))
     this.#finish(undefined)
   }
@@ -298,6 +302,7 @@ export class HttpExchange implements Asking, Idling {
     this.#asking = undefined
     this.#attempt = undefined
     if (this.#isAnswered) {
+      this.#isEnding = true
       // Its caller is told in words that the app has gone; a reset would look like a defect of the app.
       if (this.#channel !== undefined && why !== undefined && isGrpc(this.#asked)) this.#answer.trailers(APP_GONE)
       else this.#answer.abort(code)
@@ -338,6 +343,7 @@ export class HttpExchange implements Asking, Idling {
       this.#isTunnel = true
       if (head.status === 101) this.#requestDone = false
     }
+    this.#isEnding = last
     this.#answer.head(changed, last)
     if (last) this.#finish(undefined)
   }
@@ -437,12 +443,14 @@ export class HttpExchange implements Asking, Idling {
     const { isInformed } = this.#settings
     const what = { status: this.#router.statusOf(cause), ...more, cause, isInformed }
     this.#isAnswered = true
+    this.#isEnding = true
     this.#status = reply(this.#asked, this.#answer, what)
     this.#finish(cause)
   }
 
   #answerAsLast() {
     this.#isAnswered = true
+    this.#isEnding = true
     this.#status = answerAsLast(this.#asked, this.#answer)
     this.#finish(undefined)
   }

@@ -62,7 +62,7 @@ export const identified = (head: RequestHead): RequestHead =>
     : head
 
 const pathOf = (target: string): string => {
-  const end = target.search(/[?#]/)
+  const end = target.indexOf('?')
   return end === -1 ? target : target.slice(0, end)
 }
 

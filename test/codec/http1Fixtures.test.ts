@@ -33,10 +33,12 @@ const BOTH = 'Transfer-Encoding beside Content-Length is refused (RFC 9112 6.1)'
 const NOT_HTTP = 'not HTTP/1.0 or HTTP/1.1'
 const METHOD = 'any token is a method (RFC 9110 9.1); the suite has a list'
 const USERINFO = 'user information in the target is an error (RFC 9110 4.2.4)'
+const FRAGMENT = 'a fragment in the target (RFC 9112 3.2); haproxy refuses it too'
 const STAR = 'the asterisk is for OPTIONS only (RFC 9112 3.2.4)'
 
 /** Where we decide otherwise than the suite, and why. Everything else must agree. */
 const DEPARTURES: Readonly<Record<string, string>> = {
+  'gunicorn-valid-005': FRAGMENT,
   'gunicorn-valid-009': BOTH,
   'gunicorn-valid-027': 'octets above 127 in a target (RFC 3986 section 2); the other suite refuses them too',
   'gunicorn-valid-028': 'white space before the colon; the suite has a switch for it',
@@ -96,9 +98,12 @@ const DEPARTURES: Readonly<Record<string, string>> = {
   'llhttp-transfer-encoding-14': BOTH,
   'llhttp-transfer-encoding-18': LENIENT,
   'llhttp-transfer-encoding-19': LENIENT,
+  'llhttp-transfer-encoding-20': FRAGMENT,
+  'llhttp-transfer-encoding-21': FRAGMENT,
   'llhttp-transfer-encoding-27': BARE,
   'llhttp-transfer-encoding-29': LENIENT,
   'llhttp-transfer-encoding-31': LENIENT,
+  'llhttp-uri-08': FRAGMENT,
   'llhttp-uri-09': CONNECT,
   'llhttp-uri-10': USERINFO,
 }

@@ -147,6 +147,10 @@ test('behaviour 10: an Upgrade that a rule allows becomes a tunnel, with half-cl
   await client.until(/<GET \/ HTTP\/1.1\r\n>/)
   client.socket.end('bye')
   assert.equal(await client.rest(), '<bye>')
+  assert.deepEqual(
+    sluice.requests.map(({ status, error }) => `${status} ${error}`),
+    ['101 undefined'],
+  )
   sluice.close()
   server.close()
 })
@@ -176,6 +180,10 @@ test('behaviour 12: CONNECT becomes a tunnel, also where the 200 has a length', 
   assert.match(unmarked(server.received[0]), /^CONNECT db.example:5432 HTTP\/1.1\r\nHost: db.example:5432\r\n\r\n/)
   client.socket.end()
   await client.rest()
+  assert.deepEqual(
+    sluice.requests.map(({ status, error }) => `${status} ${error}`),
+    ['200 undefined'],
+  )
   sluice.close()
   server.close()
 })

@@ -7,7 +7,7 @@ import {
   type ServerHttp2Stream,
   sensitiveHeaders,
 } from 'node:http2'
-import type { Socket } from 'node:net'
+import { createServer as createTcpServer, type Socket } from 'node:net'
 import { createServer as createTlsServer } from 'node:tls'
 import { type Test, test } from 'tap'
 import { WebSocket, WebSocketServer } from 'ws'
@@ -22,6 +22,7 @@ import { type Front, front } from '../support/front.ts'
 import { raw, scripted } from '../support/http.ts'
 import { frame, frames, headers, preface, settings, settingsAck } from '../support/http2.ts'
 import { fetchHttp2, http2Client, listening } from '../support/http2Proxy.ts'
+import { upstream } from '../support/peers.ts'
 import { selfSigned } from '../support/selfSigned.ts'
 
 type OnStream = (stream: ServerHttp2Stream, headers: IncomingHttpHeaders, nth: number) => void
@@ -63,6 +64,7 @@ const beforeHttp1 = async (t: Test, answer: Parameters<typeof scripted>[0], poli
 const TO_HTTP1 = 'defaults: { upstream: { protocol: http1 } }'
 const TO_HTTP2 = 'defaults: { upstream: { protocol: http2 } }'
 const GRPC = { ':method': 'POST', 'content-type': 'application/grpc', te: 'trailers' }
+const WEBSOCKET = [':method: CONNECT', ':protocol: websocket', ':scheme: http', ':path: /', ':authority: a']
 const hello: OnStream = (stream) => {
   stream.respond({ ':status': 200 })
   stream.end('hello')
@@ -318,9 +320,22 @@ test('behaviour 11: an HTTP/1.1 client that asks for h2c goes on as HTTP/2', asy
   await client.until(/^HTTP\/1\.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n/)
   client.socket.write(Buffer.concat([preface, settingsAck, headers(3)]))
   await client.until(/ok[\s\S]*ok/)
+  client.socket.destroy()
   t.match(server.received.join(), /^GET \/up HTTP\/1\.1\r\n/)
   t.notMatch(server.received.join(), /upgrade|http2-settings/i)
-  client.socket.destroy()
+})
+
+test('what comes in one segment with the request for h2c is read as HTTP/2, at once', async (t) => {
+  const { sluice } = await beforeHttp1(t, 'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok', '')
+  const asked =
+    'GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: \r\n\r\n'
+  const hasty = await raw(sluice.address)
+  hasty.socket.write(Buffer.concat([Buffer.from(asked), preface, settingsAck, headers(3)]))
+  await hasty.until(/ok[\s\S]*ok/)
+  hasty.socket.destroy()
+  const other = await raw(sluice.address)
+  other.send(`${asked}GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n`)
+  t.match(await other.rest(), /not the preface of HTTP\/2$/)
 })
 
 const denying = 'rules: [ { name: no, when: { path: /no/** }, then: { deny: true } } ]'
@@ -613,4 +628,65 @@ test('responses of many times the window of a connection pass one after another,
     await client.until(/\r\n0\r\n\r\n$/)
   }
   client.socket.destroy()
+})
+
+test('requests that wait for the SETTINGS of an upstream that goes away are answered', async (t) => {
+  const clients: readonly (readonly [string, Buffer | string])[] = [
+    [
+      'HTTP/1',
+      'GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: k\r\n\r\n',
+    ],
+    ['HTTP/2', Buffer.concat([preface, settingsAck, headers(1, WEBSOCKET, FLAG.endHeaders)])],
+  ]
+  for (const how of ['end', 'destroy'] as const)
+    for (const [name, asked] of clients) {
+      const server = createTcpServer((socket) => void socket.on('error', () => {})[how]())
+      const policy =
+        'defaults: { detect: { serverFirst: never }, upstream: { protocol: http2 }, http: { upgrade: { allow: [websocket] } } }'
+      const sluice = await front({ host: '127.0.0.1', port: await listening(t, server) }, policy)
+      t.teardown(() => sluice.close())
+      const client = await raw(sluice.address)
+      client.socket.write(asked)
+      await client.until(/upstream closed the connection/)
+      client.socket.destroy()
+      t.same(
+        sluice.requests.map(({ status, error }) => `${status} ${error}`),
+        ['502 upstreamClosed'],
+        `${name}, ${how}`,
+      )
+    }
+})
+
+test('the record of a request that was answered before it was over says how it was answered', async (t) => {
+  const tooMuch = 'HTTP/1.1 413 Content Too Large\r\nContent-Length: 2\r\n\r\nno'
+  const server = await upstream((socket) => socket.once('data', () => socket.write(tooMuch)))
+  const early = await front(server.address, TO_HTTP1)
+  const nowhere = await front(server.address, TO_HTTP1, {
+    dial: () => Promise.reject(Object.assign(new Error('no way there'), { code: 'EHOSTUNREACH' })),
+  })
+  t.teardown(() => {
+    early.close()
+    nowhere.close()
+    server.close()
+  })
+  const begun = headers(1, [':method: POST', ':scheme: http', ':path: /', ':authority: a'], FLAG.endHeaders)
+  const asked = [
+    Buffer.from('POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhe'),
+    Buffer.concat([preface, settingsAck, begun]),
+  ]
+  for (const [before, want] of [
+    [early, '413 undefined'],
+    [nowhere, '502 connectFailed'],
+  ] as const) {
+    for (const bytes of asked) {
+      const client = await raw(before.address)
+      client.socket.write(bytes)
+      await client.until(/[\n\x01]no|reached/)
+      client.socket.destroy()
+    }
+    t.same(
+      before.requests.map(({ status, error }) => `${status} ${error}`),
+      [want, want],
+    )
+  }
 })

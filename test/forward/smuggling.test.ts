@@ -123,8 +123,16 @@ test('CONNECT with an Upgrade is a CONNECT', async (t) => {
       /^HTTP\/1.1 403 /,
     )
   t.match(
+    await ask(
+      sluice.address,
+      'CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n\r\nGET /sent-for-the-tunnel HTTP/1.1\r\nHost: a\r\n\r\n',
+    ),
+    /^HTTP\/1.1 403 [\s\S]*Connection: close\r\n\r\nno$/,
+    'what was sent for a tunnel that never was is no request',
+  )
+  t.match(
     server.received.join(''),
-    /^(CONNECT a:80 HTTP\/1.1\r\nHost: a:80\r\n(HTTP2-Settings: AAMAAABk\r\n)?\r\n){2}$/,
+    /^(CONNECT a:80 HTTP\/1.1\r\nHost: a:80\r\n(HTTP2-Settings: AAMAAABk\r\n)?\r\n){3}$/,
   )
 })
 

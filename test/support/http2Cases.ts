@@ -697,6 +697,8 @@ export const cases: readonly Case[] = [
       ['8.3.1', 'a :path in absolute form', replaced(2, ':path: http://other/')],
       ['8.3.1', 'a :path with a space', replaced(2, ':path: / HTTP/1.1')],
       ['8.3.1', 'a :path of * without OPTIONS', replaced(2, ':path: *')],
+      ['8.3.1', 'a :path with octets above 127', replaced(2, ':path: /\xc3\xa9')],
+      ['8.3.1', 'a :path with a fragment', replaced(2, ':path: /open#/../closed')],
       ['8.3.1', 'a :method with a space', replaced(0, ':method: GET /')],
       ['8.3.1', 'an empty :method', replaced(0, ':method: ')],
       ['8.3.1', 'an empty :scheme', replaced(1, ':scheme: ')],
