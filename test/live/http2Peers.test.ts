@@ -28,6 +28,8 @@ const SAID_BY_THE_RFC: Readonly<Record<string, string>> = {
   'PRIORITY of an open stream that depends on itself': 'RFC 7540 5.3.1, as above',
   'PRIORITY of four bytes on an open stream':
     'RFC 9113 6.3: "MUST be treated as a stream error (Section 5.4.2) of type FRAME_SIZE_ERROR"',
+  'a request with a :path with octets above 127':
+    'RFC 9113 8.3.1: ":path" is a path-absolute of RFC 3986, which has ASCII only; haproxy refuses them in HTTP/1',
   'a request with Host that differs from :authority':
     'RFC 9113 8.3.1: "a server SHOULD treat a request as malformed if it contains a Host header field that identifies an entity that differs"',
 }
