@@ -1,4 +1,5 @@
 import { once } from 'node:events'
+import { createServer } from 'node:http'
 import { connect, type Socket } from 'node:net'
 import { type ConnectionOptions, connect as tlsConnect } from 'node:tls'
 import { type Test, test } from 'tap'
@@ -7,6 +8,7 @@ import { CHANNEL_MAGIC } from '../../src/callback/wire.ts'
 import { FRAME } from '../../src/codec/http2Codes.ts'
 import { openTls } from '../../src/forward/tlsWorld.ts'
 import { systemClock } from '../../src/net/clock.ts'
+import { serveOverCallback } from '../../src/sdk/serveOverCallback.ts'
 import { apiSession, ask, CONNECT_PATH, callbackHost, openApp, serveApp } from '../support/callback.ts'
 import { openWorkshop } from '../support/certificates.ts'
 import { raw } from '../support/http.ts'
@@ -207,24 +209,26 @@ test('requests that are no ConnectAppCallback end in words, and the connection l
   }
 })
 
-test('by TLS both the API and the channel prove who we are, and apps show a certificate where they must', async (t) => {
+/** A host that shows a certificate, and asks apps for one by the root that is returned with it. */
+const secureHost = async (t: Test) => {
   const workshop = openWorkshop()
   t.teardown(workshop.close)
   const root = workshop.make('root', { ca: true })
   const server = workshop.make('localhost', { issuer: root, names: ['DNS:localhost', 'IP:127.0.0.1'] })
-  const app = workshop.make('orders.example', { issuer: root })
-  const other = workshop.make('stranger', { ca: true })
-  const sections = policyOf(
-    `certificates: { here: { cert: ${server.certPath}, key: ${server.keyPath} } }\ntrust: { apps: { ca: ${root.certPath} } }`,
-  ).sections
-  const tls = await openTls(sections, systemClock, () => {})
-  t.teardown(tls.close)
   const documents = `certificates: { here: { cert: ${server.certPath}, key: ${server.keyPath} } }\ntrust: { apps: { ca: ${root.certPath} } }`
+  const tls = await openTls(policyOf(documents).sections, systemClock, () => {})
+  t.teardown(tls.close)
   const host = await callbackHost(t, {
     section: 'tls: { certificate: here, clients: apps }',
     policy: `${documents}\ndefaults: { upstream: { channel: orders } }`,
     tls,
   })
+  return { workshop, root, app: workshop.make('orders.example', { issuer: root }), host }
+}
+
+test('by TLS both the API and the channel prove who we are, and apps show a certificate where they must', async (t) => {
+  const { workshop, root, app, host } = await secureHost(t)
+  const other = workshop.make('stranger', { ca: true })
   const secure = async (socket: Socket, more: ConnectionOptions = {}) => {
     const wrapped = tlsConnect({ socket, ca: root.cert, host: 'localhost', ALPNProtocols: ['h2'], ...more })
     wrapped.on('error', () => {})
@@ -262,5 +266,30 @@ test('by TLS both the API and the channel prove who we are, and apps show a cert
   await host.up(1)
   t.match(await fetchHttp2(http2Client(t, host.address.port)), { status: 200 })
   t.same(host.connects, ['orders tlsFailed', 'orders opened'])
+  t.equal(host.callback.registry.list()[0]?.peer.identity, 'orders.example')
+})
+
+test('our SDK and the proxy prove to each other who they are, on the API and on the channel', async (t) => {
+  const { workshop, root, app, host } = await secureHost(t)
+  const other = workshop.make('stranger', { ca: true })
+  const server = createServer((request, response) => void response.end(`${request.method} ${request.url}`))
+  const serve = (tls: ConnectionOptions) => {
+    const served = serveOverCallback({
+      proxy: `${host.api.host}:${host.api.port}`,
+      server,
+      tls,
+      signals: [],
+      timing: { probeMs: 10, backoffFirstMs: 5, backoffMaxMs: 20 },
+    })
+    t.teardown(() => served.close())
+    return served
+  }
+  const stranger = serve({ ca: root.cert, cert: other.cert, key: other.key })
+  while (stranger.state.is !== 'waiting') await once(stranger, 'state')
+  t.same(host.connects, [], 'whoever shows the certificate of a stranger is not even heard')
+  serve({ ca: root.cert, cert: app.cert, key: app.key })
+  await host.up(1)
+  const { status, body } = await fetchHttp2(http2Client(t, host.address.port), { ':path': '/secret' })
+  t.same([status, body.toString()], [200, 'GET /secret'])
   t.equal(host.callback.registry.list()[0]?.peer.identity, 'orders.example')
 })
