@@ -1,14 +1,20 @@
+import type { Target } from './aspects/upstream.ts'
 import type { PortRange } from './conditions/port.ts'
 import { CONDITION_TABLE } from './conditions.ts'
 import type { Diagnostic, MistakeCode, Place } from './diagnostic.ts'
 import { piecesOf } from './lintTogether.ts'
 import type { Clause, RuleText, Saying } from './policyText.ts'
+import type { Sections } from './sections.ts'
 import { written } from './written.ts'
 
-/** What is allowed in rules, and surely not meant: rules that others hide, and rules that nothing can match. */
-export const lint = (rules: readonly RuleText[]): Diagnostic[] => {
+/** What is allowed in rules, and surely not meant: rules that others hide, that nothing can match, that lead nowhere. */
+export const lint = (rules: readonly RuleText[], { callback }: Pick<Sections, 'callback'>): Diagnostic[] => {
   const live = rules.filter((rule) => !rule.isDry)
-  return [...rules.flatMap(neverMatches), ...live.flatMap((rule, i) => hidden(rule, live.slice(0, i)))]
+  return [
+    ...rules.flatMap(neverMatches),
+    ...live.flatMap((rule, i) => hidden(rule, live.slice(0, i))),
+    ...(callback.enable ? [] : rules.flatMap(withoutChannels)),
+  ]
 }
 
 const doubt = (code: MistakeCode, place: Place, message: string): Diagnostic => ({
@@ -131,3 +137,10 @@ const neverMatches = (rule: RuleText): Diagnostic[] => {
   }
   return found
 }
+
+const withoutChannels = (rule: RuleText): Diagnostic[] =>
+  rule.says.flatMap(({ aspect, value }) => {
+    if (aspect !== 'upstream' || (value as Target).is !== 'channel') return []
+    const place = rule.place(['then', 'upstream', 'channel'], 'key')
+    return [doubt('doubtful', place, 'no app can open a channel: callback.enable is false')]
+  })

@@ -18,7 +18,7 @@ export const parsePolicy = (files: readonly SourceFile[]): Parsed => {
       found,
       files.map((file) => file.path),
     ).map(withoutSecrets)
-  const warnings = lint(text.rules)
+  const warnings = lint(text.rules, text.sections)
   if (diagnostics.some(isError)) return { is: 'mistaken', diagnostics: ordered([...diagnostics, ...warnings]) }
   const policy = compilePolicy(text)
   // A policy that does not do what it says of itself is not one.

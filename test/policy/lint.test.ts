@@ -49,6 +49,11 @@ test('rules that decide nothing and rules that nothing can match are warnings', 
       ['3:54 warning no destination of this rule has such a port'],
     ],
     [rules('when: { destination: ["1.1.1.1:80", 1.1.1.2], port: 81-90 }, then: { deny: true }'), []],
+    [
+      rules('then: { upstream: { channel: orders } }'),
+      ['3:37 warning no app can open a channel: callback.enable is false'],
+    ],
+    [`${rules('then: { upstream: { channel: orders } }')}callback: { enable: true }\n`, []],
   ]
   for (const [text, expected] of cases) t.same(diagnostics(text), expected, text)
   t.end()
