@@ -20,8 +20,8 @@ import type { TlsWorld } from './forward/tlsWorld.ts'
 import { type Address, formatAddress } from './net/address.ts'
 import { systemClock } from './net/clock.ts'
 import { type Arguments, type Command, type Io, repeated } from './net/commandLine.ts'
+import { tellFaults } from './net/fault.ts'
 import { giveBackSoon } from './net/giveBack.ts'
-
 import { formatDiagnostic } from './policy/diagnostic.ts'
 import { SECTIONS, type Sections } from './policy/sections.ts'
 import { FLUSH_MS_MAX, gatewayFor, openNative, openServing, tracesOf } from './serving.ts'
@@ -96,6 +96,7 @@ const serve = async (
   const logOf = ({ log }: Sections): LogOptions => (asJson ? { ...log, format: 'json' } : log)
   const log = createLog(logOf(sections))
   for (const warning of [...warnings, ...loaded.warnings.map(formatDiagnostic)]) log.warn(warning)
+  tellFaults(log.error)
   const ledger = createLedger(systemClock)
   ledger.subscribe(log.outcome, log.writesOutcomes)
   ledger.subscribeRequests((request, life) => log.request(request, life, systemClock.time()))

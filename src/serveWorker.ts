@@ -9,6 +9,7 @@ import { openTls } from './forward/tlsWorld.ts'
 import type { Address } from './net/address.ts'
 import { systemClock } from './net/clock.ts'
 import type { DocumentFile } from './net/documents.ts'
+import { tellFaults } from './net/fault.ts'
 import { giveBackSoon } from './net/giveBack.ts'
 import { parsePolicy } from './policy/parsePolicy.ts'
 import type { Policy } from './policy/policy.ts'
@@ -29,6 +30,7 @@ const run = async (start: WorkerStart, say: (message: FromWorker) => void): Prom
   const saying = (level: 'info' | 'warn' | 'error') => (message: string) =>
     say({ is: 'log', level, message: `worker ${number}: ${message}` })
   const log = { info: saying('info'), warn: saying('warn'), error: saying('error') }
+  tellFaults(log.error)
   const quiet = { warn: () => {} } // the main thread has the same to say
   let policy = policyOf(start.files)
   const { sections } = policy

@@ -4,6 +4,8 @@ import type { Answer, Fields, ResponseHead, Upstream, Why } from './exchange.ts'
 import { fieldOf } from './fields.ts'
 import type { HttpExchange } from './httpExchange.ts'
 
+const INTERNAL_ERROR = 2
+
 /** One try of an exchange: what an upstream says of it counts for as long as it is the one that is waited for. */
 export class Attempt implements Answer {
   readonly #exchange: HttpExchange
@@ -27,25 +29,42 @@ export class Attempt implements Answer {
   }
 
   information(head: ResponseHead) {
-    if (!this.isOver) this.#exchange.informed(head)
+    if (this.isOver) return
+    try {
+      this.#exchange.informed(head)
+    } catch (error) {
+      this.#faulted(error)
+    }
   }
 
   head(head: ResponseHead, last: boolean) {
     if (this.isOver) return
-    if (this.use !== undefined) headRead(this.use, head, last)
-    this.#exchange.answered(head, last)
+    try {
+      if (this.use !== undefined) headRead(this.use, head, last)
+      this.#exchange.answered(head, last)
+    } catch (error) {
+      this.#faulted(error)
+    }
   }
 
   data(chunk: Buffer, last: boolean) {
     if (this.isOver) return
-    if (last) this.use?.released()
-    this.#exchange.took(chunk, last)
+    try {
+      if (last) this.use?.released()
+      this.#exchange.took(chunk, last)
+    } catch (error) {
+      this.#faulted(error)
+    }
   }
 
   trailers(fields: Fields) {
     if (this.isOver) return
-    if (this.use !== undefined) trailersRead(this.use, fields)
-    this.#exchange.ended(fields)
+    try {
+      if (this.use !== undefined) trailersRead(this.use, fields)
+      this.#exchange.ended(fields)
+    } catch (error) {
+      this.#faulted(error)
+    }
   }
 
   abort(code: number, why?: Why) {
@@ -55,6 +74,13 @@ export class Attempt implements Answer {
     if (why !== 'unhandled' && why !== 'closedIdle') this.use?.judged(false)
     this.use?.released()
     this.#exchange.broke(code, why)
+  }
+
+  /** By a bug of ours; its upstream, which has forgotten this request by now, will be told by whoever catches. */
+  #faulted(error: unknown): never {
+    this.isOver = true
+    this.#exchange.broke(INTERNAL_ERROR, 'fault')
+    throw error
   }
 
   /** Nobody waits for it any more. `isTooSlow`: because it took too long. */

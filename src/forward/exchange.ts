@@ -55,9 +55,9 @@ export interface ResponseHead {
 /**
  * Why an upstream side gave up, where it knows more than a code. `unhandled`: surely never handled, so safe to send
  * again. `closedIdle`: a connection that was used before ended without a byte of answer. `malformed`: the answer broke
- * the protocol. `timeout`: we would not wait longer.
+ * the protocol. `fault`: a bug of ours.
  */
-export type Why = 'unhandled' | 'closedIdle' | 'closed' | 'malformed' | 'timeout'
+export type Why = 'unhandled' | 'closedIdle' | 'closed' | 'malformed' | 'fault'
 
 /** The way back: what the client-facing side offers for each request. */
 export interface Answer {
@@ -80,6 +80,9 @@ export interface GivenUp {
   /** What the client was told, if it was told something. */
   readonly status?: number
 }
+
+/** Given up by a bug of ours. */
+export const OUR_FAULT: GivenUp = { cause: 'internal' }
 
 /** The way there: what the upstream side returns when a request is opened on it. */
 export interface Asking {

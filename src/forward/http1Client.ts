@@ -2,15 +2,24 @@ import type { Duplex } from 'node:stream'
 import { type Target, targetOf } from '../codec/authority.ts'
 import { type Http1Event, type RequestRead, requestReader } from '../codec/http1.ts'
 import type { Http1Limits } from '../codec/http1Head.ts'
-import { chunkText, lastChunkText } from '../codec/http1Write.ts'
 import { upgradeSettings } from '../codec/http2Control.ts'
 import type { Clock } from '../net/clock.ts'
 import { hearBytes, stopHearing } from '../net/direct.ts'
+import { Fault } from '../net/fault.ts'
 import { ProtocolError } from '../net/protocolError.ts'
 import { reset } from '../net/relay.ts'
 import type { Ending } from '../net/traffic.ts'
+import { BodyWriter } from './bodyWriter.ts'
 import { Deadline } from './deadline.ts'
-import type { Answer, Asking, Fields, Open, RequestHead, ResponseHead } from './exchange.ts'
+import {
+  type Answer,
+  type Asking,
+  type Fields,
+  type Open,
+  OUR_FAULT,
+  type RequestHead,
+  type ResponseHead,
+} from './exchange.ts'
 import { valuesOf } from './fields.ts'
 import { hasOption, upgradesOf } from './hopByHop.ts'
 import { answerHeadText, checkCoding, refusalText, statusOf, switchText } from './http1Answer.ts'
@@ -61,7 +70,6 @@ const NOTHING = Buffer.alloc(0)
 const NO_FIELDS: Fields = []
 
 type State = 'idle' | 'request' | 'tunnel' | 'lingering' | 'over'
-type Answering = 'none' | 'length' | 'chunked' | 'close'
 
 /** A client's HTTP/1 connection: its requests one after another, and the answers in their order. */
 export class Http1Client implements Answer {
@@ -69,6 +77,7 @@ export class Http1Client implements Answer {
   readonly #options: Http1ClientOptions
   readonly #reader
   readonly #output: Output
+  readonly #body: BodyWriter
   readonly #deadline: Deadline
   #state: State = 'idle'
   #asking: Asking | undefined
@@ -80,8 +89,6 @@ export class Http1Client implements Answer {
   #requestDone = true
   #responseDone = true
   #headSent = false
-  #answering: Answering = 'none'
-  #left = 0
   #linger = 0
   #unacknowledged = 0
   #isPaused = false
@@ -95,6 +102,7 @@ export class Http1Client implements Answer {
     this.#options = options
     this.#reader = requestReader(options.limits)
     this.#output = new Output(stream, this)
+    this.#body = new BodyWriter(this.#output)
     this.#deadline = new Deadline(options.clock, () => this.#late())
   }
 
@@ -102,7 +110,7 @@ export class Http1Client implements Answer {
   start() {
     const stream = this.#stream
     this.#deadline.in(this.#options.limits.headMs)
-    stream.on('error', (error: Error) => this.#over('clientReset', error))
+    stream.on('error', (error) => this.#over(error instanceof Fault ? 'internalError' : 'clientReset', error))
     stream.on('close', () => this.#over('clientReset'))
     stream.on('end', () => this.#clientEnded())
     hearBytes(stream, (bytes) => this.#received(bytes))
@@ -144,7 +152,10 @@ export class Http1Client implements Answer {
 
   data(chunk: Buffer, last: boolean) {
     if (this.#responseDone || !this.#headSent) return
-    if (chunk.length > 0) this.#send(chunk)
+    if (chunk.length > 0) {
+      this.#answerUnacknowledged += chunk.length
+      if (!this.#body.write(chunk)) return this.abort()
+    }
     if (last) this.trailers(NO_FIELDS)
   }
 
@@ -155,9 +166,8 @@ export class Http1Client implements Answer {
       this.#output.end()
       return this.#tunnelEnded()
     }
-    if (this.#answering === 'chunked') this.#output.text(lastChunkText(fields))
-    if (this.#answering === 'length' && this.#left > 0) return this.abort()
-    this.#answered()
+    if (this.#body.end(fields)) this.#answered()
+    else this.abort()
   }
 
   abort() {
@@ -203,38 +213,20 @@ export class Http1Client implements Answer {
     const isBodiless = this.#method === 'HEAD' || head.status === 204 || head.status === 304
     // Of an HTTP/2 server the end may still be on its way: there is no body all the same.
     if (last || isBodiless) {
-      this.#answering = 'none'
+      this.#body.begin('none')
       return isBodiless || head.length !== undefined ? '' : 'Content-Length: 0\r\n'
     }
     if (head.length !== undefined) {
-      this.#answering = 'length'
-      this.#left = head.length
+      this.#body.begin('length', head.length)
       return ''
     }
     if (this.#minor === 1) {
-      this.#answering = 'chunked'
+      this.#body.begin('chunked')
       return 'Transfer-Encoding: chunked\r\n'
     }
-    this.#answering = 'close'
+    this.#body.begin('close')
     this.#keepsAlive = false
     return ''
-  }
-
-  #send(chunk: Buffer) {
-    this.#answerUnacknowledged += chunk.length
-    if (this.#answering === 'chunked') {
-      this.#output.text(chunkText(chunk.length))
-      this.#output.bytes(chunk)
-      this.#output.text('\r\n')
-      return
-    }
-    if (this.#answering === 'length') {
-      this.#left -= chunk.length
-      // More than was announced would be read as another response.
-      if (this.#left < 0) return this.abort()
-    }
-    if (this.#answering === 'none') return this.abort()
-    this.#output.bytes(chunk)
   }
 
   /** The response is complete. */
@@ -418,7 +410,7 @@ export class Http1Client implements Answer {
   #switch(head: ResponseHead) {
     this.#output.text(switchText(head))
     this.#state = 'tunnel'
-    this.#answering = 'close'
+    this.#body.begin('close')
     this.#keepsAlive = false
     this.#requestDone = false
     const rest = this.#reader.tunnel()
@@ -476,9 +468,9 @@ export class Http1Client implements Answer {
     this.#state = 'over'
     this.#options.count.received = this.#output.total
     this.#deadline.stop()
-    this.#asking?.abort(CANCEL)
+    this.#asking?.abort(CANCEL, why === 'internalError' ? OUR_FAULT : undefined)
     this.#asking = undefined
-    if (ended === 'upstreamReset' || ended === 'policyChanged') reset(this.#stream)
+    if (ABRUPT.has(ended)) reset(this.#stream)
     else this.#stream.destroy()
     this.#options.ended(ended, ended === why ? error : undefined)
   }
@@ -493,5 +485,8 @@ export class Http1Client implements Answer {
     this.#stream.resume()
   }
 }
+
+/** Half an answer must not look like a whole one. */
+const ABRUPT: ReadonlySet<Ending> = new Set(['upstreamReset', 'policyChanged', 'internalError'])
 
 const NONE: Http1Event<RequestRead>[] = []

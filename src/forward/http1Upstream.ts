@@ -2,8 +2,9 @@ import { randomBytes } from 'node:crypto'
 import type { Duplex } from 'node:stream'
 import { type Http1Event, type ResponseRead, responseReader } from '../codec/http1.ts'
 import type { Http1Limits } from '../codec/http1Head.ts'
-import { chunkText, lastChunkText } from '../codec/http1Write.ts'
 import { hearBytes, kept } from '../net/direct.ts'
+import { Fault } from '../net/fault.ts'
+import { BodyWriter } from './bodyWriter.ts'
 import type { Answer, Asking, Fields, RequestHead, ResponseHead, Upstream, UpstreamEvents, Why } from './exchange.ts'
 import { endToEnd, hasOption } from './hopByHop.ts'
 import { requestText } from './http1Request.ts'
@@ -16,9 +17,6 @@ const INTERNAL_ERROR = 2
 const PROTOCOL_ERROR = 1
 const NOTHING = Buffer.alloc(0)
 
-/** How the body of the request now being sent is delimited. */
-type Sending = 'none' | 'length' | 'chunked' | 'tunnel'
-
 /** An HTTP/1 connection to an upstream: one request at a time, reused while both sides keep it open. */
 export class Http1Upstream implements Upstream, Asking {
   readonly protocol = 'http1'
@@ -26,10 +24,9 @@ export class Http1Upstream implements Upstream, Asking {
   readonly #events: UpstreamEvents
   readonly #reader
   readonly #output: Output
+  readonly #body: BodyWriter
   #answer: Answer | undefined
   #head: RequestHead | undefined
-  #sending: Sending = 'none'
-  #left = 0
   #requestDone = true
   #responseDone = true
   #persists = true
@@ -49,9 +46,10 @@ export class Http1Upstream implements Upstream, Asking {
     this.#events = events
     this.#reader = responseReader(limits)
     this.#output = new Output(stream, this)
+    this.#body = new BodyWriter(this.#output)
     hearBytes(stream, (bytes) => this.#read(this.#reader.push(bytes)))
     stream.on('end', () => this.#ended())
-    stream.on('error', () => {})
+    stream.on('error', (error) => error instanceof Fault && this.#fail(INTERNAL_ERROR, 'fault'))
     stream.on('close', () => this.#gone())
   }
 
@@ -75,9 +73,9 @@ export class Http1Upstream implements Upstream, Asking {
     this.#responseDone = false
     this.#isHeard = false
     this.#held = []
-    this.#sending = last ? 'none' : head.length === undefined ? 'chunked' : 'length'
-    this.#left = head.length ?? 0
-    const text = requestText(head, this.#sending === 'chunked', webSocketKey)
+    const isChunked = !last && head.length === undefined
+    this.#body.begin(last ? 'none' : isChunked ? 'chunked' : 'length', head.length)
+    const text = requestText(head, isChunked, webSocketKey)
     if (text === undefined) {
       queueMicrotask(() => this.#fail(PROTOCOL_ERROR, 'malformed'))
       return this
@@ -124,21 +122,7 @@ export class Http1Upstream implements Upstream, Asking {
       return
     }
     this.#sentUnacknowledged += chunk.length
-    switch (this.#sending) {
-      case 'chunked':
-        this.#output.text(chunkText(chunk.length))
-        this.#output.bytes(chunk)
-        this.#output.text('\r\n')
-        return
-      case 'length':
-        this.#left -= chunk.length
-        // More than was announced would be read as another request.
-        if (this.#left < 0) this.#fail(PROTOCOL_ERROR, 'malformed')
-        else this.#output.bytes(chunk)
-        return
-      case 'tunnel':
-        this.#output.bytes(chunk)
-    }
+    if (!this.#body.write(chunk)) this.#fail(PROTOCOL_ERROR, 'malformed')
   }
 
   #sent(trailers: Fields) {
@@ -146,9 +130,8 @@ export class Http1Upstream implements Upstream, Asking {
       this.#requestDone = true
       return
     }
-    if (this.#sending === 'chunked') this.#output.text(lastChunkText(trailers))
-    if (this.#sending === 'tunnel') this.#output.end()
-    if (this.#sending === 'length' && this.#left > 0) return this.#fail(PROTOCOL_ERROR, 'malformed')
+    if (!this.#body.end(trailers)) return this.#fail(PROTOCOL_ERROR, 'malformed')
+    if (this.#isTunnel) this.#output.end()
     this.#requestDone = true
     if (this.#responseDone) this.#finish()
   }
@@ -207,7 +190,7 @@ export class Http1Upstream implements Upstream, Asking {
   #tunnel(head: ResponseHead, answer: Answer) {
     this.#isTunnel = true
     this.#persists = false
-    this.#sending = 'tunnel'
+    this.#body.begin('close')
     const wasDone = this.#requestDone && this.#head?.method === 'CONNECT'
     this.#requestDone = false
     answer.head(head, false)

@@ -8,7 +8,16 @@ import { type Http2Handler, type Http2Limits, newHttp2, newStream, type Stream }
 import type { Clock } from '../net/clock.ts'
 import type { ProtocolError } from '../net/protocolError.ts'
 import type { Ending } from '../net/traffic.ts'
-import type { Answer, Asking, Fields, GivenUp, Open, RequestHead, ResponseHead } from './exchange.ts'
+import {
+  type Answer,
+  type Asking,
+  type Fields,
+  type GivenUp,
+  type Open,
+  OUR_FAULT,
+  type RequestHead,
+  type ResponseHead,
+} from './exchange.ts'
 import { type Http2Times, Http2Wire } from './http2Wire.ts'
 
 /** What a client-facing HTTP/2 connection needs from the program around it. */
@@ -143,7 +152,8 @@ class Http2Server implements Http2Handler<ServerStream>, Http2Serving {
   #lost(ended: Ending, error: Error | undefined): void {
     const streams = [...this.wire.h2.streams.values()]
     this.wire.h2.streams.clear()
-    for (const { owner } of streams) owner?.gaveUp(ERROR.CANCEL)
+    const why = ended === 'internalError' ? OUR_FAULT : undefined
+    for (const { owner } of streams) owner?.gaveUp(ERROR.CANCEL, why)
     this.face.ended(ended, error)
   }
 }

@@ -133,8 +133,9 @@ export class Http2Upstream implements Upstream, Http2Handler<UpstreamStream> {
     const streams = [...this.wire.h2.streams.values()]
     this.wire.h2.streams.clear()
     this.#events.ended(this)
-    for (const { owner } of streams) owner?.lost(ended === 'protocolError')
-    for (const { asking } of this.#held.splice(0)) asking.lost(ended === 'protocolError')
+    const why = ended === 'protocolError' ? 'malformed' : ended === 'internalError' ? 'fault' : undefined
+    for (const { owner } of streams) owner?.lost(why)
+    for (const { asking } of this.#held.splice(0)) asking.lost(why)
     this.#options.ended?.(ended === 'clientReset' ? 'upstreamReset' : ended, error)
   }
 }
@@ -191,13 +192,13 @@ class UpstreamStream implements Asking {
     this.answer.head(responseHead(this.#head, response), last)
   }
 
-  /** The connection is gone; `isMalformed`: because the server broke the protocol. */
-  lost(isMalformed: boolean): void {
+  /** The connection is gone; `known`: why, where it was not the network. */
+  lost(known: Why | undefined): void {
     if (this.#isOver) return
     this.#isOver = true
     // Before the server has said anything at all, or since the request: it was closing as we sent.
     const isUnheard = this.#upstream.heard === this.#heardBefore
-    const why = isMalformed ? 'malformed' : isUnheard && this.#heardBefore > 0 ? 'closedIdle' : 'closed'
+    const why = known ?? (isUnheard && this.#heardBefore > 0 ? 'closedIdle' : 'closed')
     this.answer.abort(ERROR.INTERNAL_ERROR, why)
   }
 

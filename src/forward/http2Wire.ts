@@ -7,6 +7,7 @@ import type { Http2 } from '../codec/http2State.ts'
 import { SEGMENT_BYTES } from '../codec/segments.ts'
 import type { Clock } from '../net/clock.ts'
 import { type Direct, directOf, hearBytes } from '../net/direct.ts'
+import { Fault, faulted } from '../net/fault.ts'
 import { ProtocolError } from '../net/protocolError.ts'
 import type { Ending } from '../net/traffic.ts'
 import { flushLater } from './turn.ts'
@@ -98,7 +99,7 @@ export class Http2Wire<O> {
     const stream = this.#stream
     hearBytes(stream, (bytes) => this.#read(bytes))
     stream.on('end', () => this.#ended())
-    stream.on('error', (error) => this.#lost('clientReset', error))
+    stream.on('error', (error) => this.#lost(error instanceof Fault ? 'internalError' : 'clientReset', error))
     stream.on('close', () => this.#lost('clientReset', undefined))
     this.#watch(Math.min(this.#times.settingsMs, this.#times.idleMs))
     this.touch()
@@ -163,6 +164,10 @@ export class Http2Wire<O> {
     if (h2.streams.size > 0) this.#busyAt = -1
     else if (this.#isClosing) this.#finish()
     else if (this.#busyAt < 0) this.#busyAt = this.#clock.now()
+  }
+
+  broke(error: unknown): void {
+    faulted(this.#stream, error)
   }
 
   #sayLast(): void {

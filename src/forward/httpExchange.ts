@@ -23,6 +23,7 @@ const NOTHING = Buffer.alloc(0)
 const CLIENT_GONE: GivenUp = { cause: 'clientGone' }
 /** As often as replicas that are restarted one after the other may leave a call. */
 const CHANNEL_TRIES_MAX = 3
+const CAUSE_OF: Partial<Record<Why, Cause>> = { malformed: 'upstreamMalformed', fault: 'internal' }
 const APP_GONE: Fields = ['grpc-status', '14', 'grpc-message', 'the app left its channel before it had answered']
 
 /**
@@ -309,13 +310,13 @@ export class HttpExchange implements Asking, Idling {
       return this.#finish('upstreamReset')
     }
     if (this.#mayRepeatUnheard(code, why)) return this.#connect(true)
-    if (why !== 'malformed' && this.#mayRepeat('reset')) return this.#repeatLater()
+    if (why !== 'malformed' && why !== 'fault' && this.#mayRepeat('reset')) return this.#repeatLater()
     // A stream that its server reset is reset for the client, where the client speaks of streams.
     if (why === undefined && this.#asked.version === '2') {
       this.#answer.abort(code)
       return this.#finish('upstreamReset')
     }
-    this.#refuse(why === 'malformed' ? 'upstreamMalformed' : why === undefined ? 'upstreamReset' : 'upstreamClosed')
+    this.#refuse(why === undefined ? 'upstreamReset' : (CAUSE_OF[why] ?? 'upstreamClosed'))
   }
 
   released(bytes: number) {

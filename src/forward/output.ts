@@ -1,5 +1,6 @@
 import type { Duplex } from 'node:stream'
 import { type Direct, directOf, kept } from '../net/direct.ts'
+import { faulted } from '../net/fault.ts'
 import { type Flushable, flushLater } from './turn.ts'
 
 /**
@@ -77,6 +78,10 @@ export class Output implements Flushable {
     if (text !== '') this.#write(text, undefined)
     if (this.#isEnding) stream.end()
     if (!this.isBlocked) this.#writer.written()
+  }
+
+  broke(error: unknown) {
+    faulted(this.#stream, error)
   }
 
   #schedule() {

@@ -4,6 +4,7 @@ import type { Clock } from '../net/clock.ts'
 import { codedError } from '../net/codedError.ts'
 import type { Dial } from '../net/connection.ts'
 import { dialWithin } from '../net/dial.ts'
+import { guarded } from '../net/fault.ts'
 import type { Upstream, UpstreamEvents } from './exchange.ts'
 
 /** A request that asks for a connection: told once, with one or with the reason why there is none. */
@@ -138,7 +139,8 @@ export class Pool {
     const signal = new AbortController()
     const events: UpstreamEvents = { freed: (upstream) => upstream.close(), ended: () => {} }
     this.#dial(target, signal.signal).then(
-      (stream) => (signal.signal.aborted ? stream.destroy() : waiter.ready(target.speak(stream, events))),
+      (stream) =>
+        signal.signal.aborted ? stream.destroy() : guarded(stream, () => waiter.ready(target.speak(stream, events))),
       (error) => signal.signal.aborted || waiter.failed(error),
     )
     return () => signal.abort()
@@ -229,7 +231,7 @@ export class Pool {
     this.#dial(target).then(
       (stream) => {
         destination.dialling--
-        this.#opened(destination, target, stream)
+        guarded(stream, () => this.#opened(destination, target, stream))
       },
       (error) => {
         destination.dialling--

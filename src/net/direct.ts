@@ -1,5 +1,6 @@
 import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
+import { faulted } from './fault.ts'
 
 /**
  * A plain socket that may be read and written without the streams of Node in between. Node allocates 64 KiB for every
@@ -45,9 +46,16 @@ export const directOf = (stream: Duplex): Direct | undefined => (stream as MayBe
 
 /**
  * Hears every byte of a stream, also those that were put back. The bytes may be those of a buffer that the next read
- * fills: whoever keeps them for longer than the call keeps `kept(bytes)`.
+ * fills: whoever keeps them for longer than the call keeps `kept(bytes)`. If `heard` throws, the stream ends with a Fault.
  */
-export const hearBytes = (stream: Duplex, hear: (bytes: Buffer) => void): void => {
+export const hearBytes = (stream: Duplex, heard: (bytes: Buffer) => void): void => {
+  const hear = (bytes: Buffer) => {
+    try {
+      heard(bytes)
+    } catch (error) {
+      faulted(stream, error)
+    }
+  }
   const direct = directOf(stream)
   if (direct === undefined) {
     stream.on('data', hear)
