@@ -1,5 +1,5 @@
 import { fieldBytesMax } from './hpack.ts'
-import { ERROR, FLAG, FRAME, FRAME_BYTES, FRAME_HEAD_BYTES, PREFACE, SETTING, WINDOW_BYTES } from './http2Codes.ts'
+import { FLAG, FRAME, FRAME_BYTES, FRAME_HEAD_BYTES, PREFACE, SETTING, WINDOW_BYTES } from './http2Codes.ts'
 import { writeFrameHead } from './http2Output.ts'
 import { earnChatter, earnReset } from './http2Patience.ts'
 import { closeStream, type Http2, newStream, type Stream } from './http2State.ts'
@@ -196,21 +196,26 @@ const finish = <O>(h2: Http2<O>, stream: Stream<O>): void => {
 }
 
 /**
- * Our half is over. A server that has answered before the request was over asks the client to stop (RFC 9113 8.1), but
- * a tunnel has two independent halves.
+ * Our half is over. A server that has answered before the request was over may ask the client to stop (RFC 9113 8.1);
+ * its user says when. A tunnel has two independent halves.
  */
 const endLocal = <O>(h2: Http2<O>, stream: Stream<O>): void => {
   if (stream.state === 'halfClosedRemote') {
     earnReset(h2.patience)
     closeStream(h2, stream, 'ended')
     releaseUnread(h2, stream)
-  } else if (h2.role === 'server' && stream.awaits !== 'tunnel') {
-    h2.output.number(FRAME.rstStream, stream.id, ERROR.NO_ERROR)
-    earnReset(h2.patience)
-    closeStream(h2, stream, 'byUs')
-    releaseUnread(h2, stream)
-  } else stream.state = 'halfClosedLocal'
+    return
+  }
+  stream.state = 'halfClosedLocal'
+  if (!isAnswered(h2, stream)) return
+  earnReset(h2.patience)
+  releaseUnread(h2, stream)
+  h2.handler.answeredEarly(stream)
 }
+
+/** Nobody reads what a client still sends of a request that has its answer. */
+export const isAnswered = <O>(h2: Http2<O>, stream: Stream<O>): boolean =>
+  h2.role === 'server' && stream.state === 'halfClosedLocal' && stream.awaits !== 'tunnel'
 
 /** Gives the stream up; both halves end. What its owner had not consumed no longer counts against the connection. */
 export const resetStream = <O>(h2: Http2<O>, stream: Stream<O>, code: number): void => {
@@ -234,7 +239,7 @@ export const consume = <O>(h2: Http2<O>, stream: Stream<O>, bytes: number): void
   stream.unreadBytes -= count
   h2.unreadBytes -= count
   creditConnection(h2, count)
-  if (stream.state !== 'open' && stream.state !== 'halfClosedLocal') return
+  if ((stream.state !== 'open' && stream.state !== 'halfClosedLocal') || isAnswered(h2, stream)) return
   stream.creditBytes += count
   stream.passedBytes += count
   if (stream.creditBytes * 2 < stream.windowBytes) return

@@ -81,6 +81,11 @@ export interface Http2Handler<O> {
   trailersRead(stream: Stream<O>, fields: string[]): void
   /** The stream is lost, by the peer or because of what the peer did; nothing more comes of it. */
   streamReset(stream: Stream<O>, code: number, why: string): void
+  /**
+   * Server: the answer is out before the request was over. The client is to stop (`resetStream` with NO_ERROR), but not
+   * before it has had time to read the answer: some take the reset for an error when both come together.
+   */
+  answeredEarly(stream: Stream<O>): void
   /** So many bytes of what was sent have left. */
   sent(stream: Stream<O>, bytes: number): void
   /** The peer takes no new streams, and those above `lastStream` never happened. */

@@ -1,6 +1,6 @@
 import { connectionError, ERROR, type ErrorName, FRAME } from './http2Codes.ts'
 import { earnReset, spendChatter, spendReset } from './http2Patience.ts'
-import { releaseUnread } from './http2Send.ts'
+import { isAnswered, releaseUnread } from './http2Send.ts'
 import { closeStream, type Http2, howClosed, type Stream } from './http2State.ts'
 
 /** Whether the peer may still send on it. */
@@ -15,7 +15,7 @@ export const endRemote = <O>(h2: Http2<O>, stream: Stream<O>): void => {
   if (h2.role === 'client') releaseUnread(h2, stream)
   if (stream.state === 'open') stream.state = 'halfClosedRemote'
   else if (stream.state === 'halfClosedLocal') {
-    earnReset(h2.patience)
+    if (!isAnswered(h2, stream)) earnReset(h2.patience)
     closeStream(h2, stream, 'ended')
     releaseUnread(h2, stream)
   }

@@ -57,6 +57,12 @@ export const serveHttp2 = (stream: Duplex, face: Http2Face, upgraded?: Upgraded)
   return server
 }
 
+/**
+ * Between an early answer and the reset that asks the client to stop: curl 7.88 reports only the reset when it reads both
+ * at once. Until then the client may send what its window allows, which is not renewed.
+ */
+const ANSWER_FIRST_MS = 100
+
 class Http2Server implements Http2Handler<ServerStream>, Http2Serving {
   readonly face: Http2Face
   readonly wire: Http2Wire<ServerStream>
@@ -134,6 +140,15 @@ class Http2Server implements Http2Handler<ServerStream>, Http2Serving {
     owner?.gaveUp(code, why === 'RST_STREAM' ? undefined : { cause: `HTTP2_${errorName(code)}` })
   }
 
+  answeredEarly(stream: Stream<ServerStream>): void {
+    const { h2 } = this.wire
+    this.face.clock.after(ANSWER_FIRST_MS, () => {
+      if (stream.state === 'closed') return
+      resetStream(h2, stream, ERROR.NO_ERROR)
+      this.wire.touch()
+    })
+  }
+
   sent({ owner }: Stream<ServerStream>, bytes: number): void {
     owner!.asking?.consumed(bytes)
   }
@@ -189,6 +204,7 @@ class ServerStream implements Answer {
 
   /** The client, or the connection, is gone. */
   gaveUp(code: number, why?: GivenUp): void {
+    if (this.isOver) return
     this.isOver = true
     this.asking?.abort(code, why)
   }

@@ -69,6 +69,7 @@ export class Http2Upstream implements Upstream, Http2Handler<UpstreamStream> {
   requestRead(): void {}
   requestTooLarge(): void {}
   requestRefused(): void {}
+  answeredEarly(): void {}
 
   informationRead({ owner }: Stream<UpstreamStream>, response: Http2Response): void {
     owner!.informed(response)

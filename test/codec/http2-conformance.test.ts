@@ -310,6 +310,27 @@ test('a server that answers before the request is over asks the client to stop',
   t.strictSame(server.feed(frame(data, 0, 1, big(10))), [])
 })
 
+test('until it is asked to stop, what it sends is taken and thrown away, and its own window is not renewed', async (t) => {
+  let isOver = false
+  const server = record<undefined>('server', {
+    handler: {
+      requestRead: (stream) => sendResponse(server.h2, stream, 413, [], true),
+      answeredEarly: () => {
+        isOver = true
+      },
+    },
+    limits: { windowBytes: 65_535, connectionWindowBytes: 65_535 },
+  })
+  server.feed(preface)
+  t.strictSame(server.feed(open), ['headers 1 end'])
+  t.ok(isOver)
+  const sent = server.feed(...Array.from({ length: 3 }, () => frame(data, 0, 1, big(16_384))))
+  t.strictSame(sent, ['windowUpdate 0 16384', 'windowUpdate 0 16384', 'windowUpdate 0 16384'])
+  t.equal(server.h2.unreadBytes, 0)
+  t.strictSame(server.feed(frame(data, END, 1, big(10)), pingFrame), ['ping ack'])
+  t.equal(server.h2.streams.size, 0)
+})
+
 const frameBytes = fc.oneof(
   fc.constantFrom(...cases.flatMap(({ send }) => send)).map((bytes) => Buffer.from(bytes)),
   fc

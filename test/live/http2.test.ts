@@ -62,6 +62,27 @@ test('curl with prior knowledge: GET, HEAD, an upload of 5 MB', async (t) => {
   t.equal(await output('cmp', [`${folder}/body`, `${folder}/back`]), '')
 })
 
+test('curl reads an answer that comes before its upload is over, whoever gives it', async (t) => {
+  const server = createServer()
+  server.on('stream', (stream: ServerHttp2Stream) => {
+    stream.on('error', () => {})
+    stream.respond({ ':status': 413 })
+    stream.end('too much')
+  })
+  const { port } = await http2Proxy(t, await listening(t, server))
+  const denied = await front(
+    { host: '127.0.0.1', port: 1 },
+    'rules: [{ name: no uploads, when: { method: POST }, then: { deny: true } }]',
+  )
+  t.teardown(denied.close)
+  const folder = await mkdtemp(join(tmpdir(), 'sluice-'))
+  t.teardown(() => rm(folder, { recursive: true }))
+  await writeFile(join(folder, 'body'), Buffer.alloc(5_000_000, 'abc'))
+  const upload = ['-s', '--http2-prior-knowledge', '-w', ' %{http_code}', '--data-binary', `@${join(folder, 'body')}`]
+  t.equal(await output('curl', [...upload, `http://127.0.0.1:${port}/`]), 'too much 413')
+  t.match(await output('curl', [...upload, `http://127.0.0.1:${denied.address.port}/`]), /denies this request\n 403$/)
+})
+
 test('nghttp: many resources at once, with padding and priorities, all whole', async (t) => {
   const { port } = await http2Proxy(t, await echo(t))
   const urls = Array.from({ length: 30 }, (_, at) => `http://127.0.0.1:${port}/${at}`)

@@ -1,7 +1,7 @@
 import { HpackDecoder, HpackEncoder } from '../../src/codec/hpack.ts'
 import { receive } from '../../src/codec/http2.ts'
-import { errorName, FLAG, FRAME, PREFACE } from '../../src/codec/http2Codes.ts'
-import { consume, start } from '../../src/codec/http2Send.ts'
+import { ERROR, errorName, FLAG, FRAME, PREFACE } from '../../src/codec/http2Codes.ts'
+import { consume, resetStream, start } from '../../src/codec/http2Send.ts'
 import {
   HTTP2_LIMITS,
   type Http2,
@@ -197,6 +197,7 @@ export const record = <O = undefined>(role: Role, options: RecordOptions<O> = {}
         note(`reset ${stream.id} ${errorName(code)}`)
         handler.streamReset?.(stream, code, why)
       },
+      answeredEarly: handler.answeredEarly ?? ((stream) => resetStream(h2, stream, ERROR.NO_ERROR)),
       sent: handler.sent ?? NOTHING,
       goneAway: (last, code) => note(`goneAway ${last} ${errorName(code)}`),
       settingsRead: NOTHING,
