@@ -219,7 +219,7 @@ export const foresee = (
   // The pump speaks neither a PROXY header nor TLS.
   if (settled(verdict['upstream.proxyProtocol']) !== 'none' || wantsTls(verdict)) return undefined
   const upstream = fixedAddress(verdict, destination)
-  if (upstream === undefined || isIP(upstream.host) === 0) return undefined
+  if (upstream === undefined || isIP(upstream.host) === 0 || upstream.host.includes('%')) return undefined
   return {
     rules: rulesOf(verdict),
     upstream,

@@ -141,3 +141,14 @@ test('what the pump does alone is what would come of the same connection if it w
   )
   assert.ok(foreseen > 50, `only ${foreseen} policies were foreseeable`)
 })
+
+test('an address with a zone, which the pump cannot keep, is dialled by Node', ({ equal, end }) => {
+  const to = (host: string) => {
+    const world = worldOf(`rules: [{ name: all, then: { protocol: opaque, upstream: { address: "[${host}]:80" } } }]`)
+    const peer = { host: '192.0.2.7', port: 40_000 }
+    return foresee({ direction: 'outbound', peer, destination: { host: '10.1.2.3', port: 3306 } }, world)?.upstream.host
+  }
+  equal(to('fe80::1'), 'fe80::1')
+  equal(to('fe80::1%lo'), undefined)
+  end()
+})

@@ -1,6 +1,7 @@
 import { createServer } from 'node:net'
 import { type Asked, type Carried, type Pump, type RouteEnd, trafficOf } from '../native/pump.ts'
 import { fdOf, type Shim } from '../native/shim.ts'
+import { isLoopback } from '../net/address.ts'
 import { type Foreseen, foresee, likeForeseen, resultOf, type World, writeForeseen } from '../proxy.ts'
 import type { Alike } from '../telemetry/ledger.ts'
 import type { Life } from '../telemetry/life.ts'
@@ -76,10 +77,11 @@ export const pumpListener =
         const { id } = connection
         if (connection.listener !== listener.number || lives.has(id)) continue
         const life = begin(connection)
+        lives.set(id, life)
         life.isCarried = true
         life.recount = (count) => Object.assign(count, pump.count(id))
-        life.closer = (why) => pump.close(id, why)
-        lives.set(id, life)
+        // Its number may be another one's by then.
+        life.closer = (why) => void (lives.get(id) === life && pump.close(id, why))
       }
     }
     const asked = (connection: Asked) => {
@@ -87,7 +89,12 @@ export const pumpListener =
       const { direction, maxConnections, proxyProtocol = 'none' } = options
       if (destination !== undefined && !isOwn && open <= maxConnections && proxyProtocol === 'none') {
         const kind = foresee({ direction, peer, destination }, world)
-        if (kind !== undefined) return connection.take({ ...kind, goodMs: ROUTE_GOOD_MS, tag: tagOf(kind) })
+        if (kind !== undefined) {
+          // What calls this machine goes to it, unless somebody says where else.
+          const isForUs = direction === 'inbound' && kind.fixed === undefined && options.destination === undefined
+          const isNear = isForUs || isLoopback(kind.upstream.host)
+          return connection.take({ ...kind, goodMs: ROUTE_GOOD_MS, tag: tagOf(kind), isNear })
+        }
       }
       const { socket, left } = connection.release()
       socket.on('error', () => {})
@@ -107,7 +114,8 @@ export const pumpListener =
       world.ledger.end(life, resultOf(end.ended), trafficOf(end), life.started + lastedMs)
     }
     const { destination, maxConnections } = options
-    const listener = pump.listen(fd, { destination, maxConnections, asked, wantsEach, ended })
+    const isNear = isLoopback(address.host)
+    const listener = pump.listen(fd, { destination, maxConnections, isNear, asked, wantsEach, ended })
     close() // The pump has a duplicate, which goes on listening.
     world.ledger.alsoOpen({ show, total: () => ({ direction: options.direction, ...pump.total(listener.number) }) })
     return { address, close: () => listener.stop() }

@@ -12,6 +12,11 @@ void shim_exports(napi_env env, napi_value exports);
 void send_exports(napi_env env, napi_value exports);
 void pump_exports(napi_env env, napi_value exports);
 
+enum { ARGUMENTS_MAX = 9 };
+
+/* Reads `count` arguments, of which there must be as many; false, with a TypeError thrown, when there are fewer. */
+bool arguments(napi_env env, napi_callback_info info, size_t count, napi_value *out);
+
 /* Reads `count` integers from the arguments; false, with a TypeError thrown, when there are fewer or other things. */
 bool integers(napi_env env, napi_callback_info info, size_t count, int32_t *out);
 

@@ -19,7 +19,13 @@ export interface Addon {
     halfClosedMs: number,
   ) => number
   readonly pumpTakeEnded: (rows: Float64Array, hosts: string[] | undefined) => number
-  readonly pumpListen: (fd: number, destinationHost: string, destinationPort: number, connectionsMax: number) => number
+  readonly pumpListen: (
+    fd: number,
+    destinationHost: string,
+    destinationPort: number,
+    connectionsMax: number,
+    isNear: boolean,
+  ) => number
   readonly pumpStopListening: (listener: number) => void
   readonly pumpDialOptions: (mark: number, userTimeoutMs: number, keepaliveSeconds: number) => void
   readonly pumpTakeAccepted: (rows: Float64Array, hosts: string[]) => number
@@ -32,7 +38,8 @@ export interface Addon {
     connectMs: number,
     tag: number,
     goodMs: number,
-  ) => void
+    isNear: boolean,
+  ) => number
   readonly pumpRelease: (id: number) => number
   readonly pumpLeft: (listener: number) => void
   readonly pumpForgetRoutes: () => void

@@ -28,10 +28,10 @@ void wake(struct pump *pump) {
   }
 }
 
-
 static struct pump *fail(struct pump *pump, int error) {
   if (pump->wake >= 0) close(pump->wake);
   if (pump->epoll >= 0) close(pump->epoll);
+  pthread_mutex_destroy(&pump->lock);
   free(pump);
   errno = error;
   return NULL;
@@ -40,6 +40,7 @@ static struct pump *fail(struct pump *pump, int error) {
 struct pump *pump_start(uint32_t pipes_max, void (*ended)(void *), void *context) {
   struct pump *pump = calloc(1, sizeof *pump);
   if (pump == NULL) return NULL;
+  pthread_mutex_init(&pump->lock, NULL);
   pump->on_ended = ended;
   pump->context = context;
   pump->pipes_max = pipes_max;
@@ -48,6 +49,7 @@ struct pump *pump_start(uint32_t pipes_max, void (*ended)(void *), void *context
   pump->accepted_tail = &pump->accepted;
   for (int i = 0; i < PUMP_LISTENERS_MAX; i++) pump->listeners[i].fd = -1;
   pump->ready.ready_next = pump->ready.ready_previous = &pump->ready;
+  pump->ready_bulk.ready_next = pump->ready_bulk.ready_previous = &pump->ready_bulk;
   pump->now = clock_ms();
   pump->wake = -1;
   pump->epoll = epoll_create1(EPOLL_CLOEXEC);
@@ -56,7 +58,6 @@ struct pump *pump_start(uint32_t pipes_max, void (*ended)(void *), void *context
   if (pump->wake < 0) return fail(pump, errno);
   struct epoll_event event = {.events = EPOLLIN, .data.u64 = WAKE};
   if (epoll_ctl(pump->epoll, EPOLL_CTL_ADD, pump->wake, &event) != 0) return fail(pump, errno);
-  pthread_mutex_init(&pump->lock, NULL);
 
   /* The thread starts with every signal blocked: they are the process's, and SIGPIPE is an errno here. */
   sigset_t all, before;
@@ -113,6 +114,10 @@ int64_t pump_add(struct pump *pump, const struct pump_connection *connection) {
   pthread_mutex_lock(&pump->lock);
   add_order(pump, entry);
   return id;
+}
+
+bool pump_knows(const struct pump *pump, uint32_t id) {
+  return id < atomic_load_explicit(&pump->chunk_count, memory_order_acquire) * CHUNK_ENTRIES;
 }
 
 void pump_count(const struct pump *pump, uint32_t id, uint64_t *sent, uint64_t *received) {
@@ -176,6 +181,8 @@ int pump_listen(struct pump *pump, const struct pump_listening *listening) {
     number = pump->listener_count++;
     set_option(listening->fd, SOL_SOCKET, SO_OOBINLINE, 1);
     pump->listeners[number].about = *listening;
+    pump->listeners[number].is_paced = is_paced(listening->fd);
+    if (listening->is_near && pump->listeners[number].is_paced) do_not_pace(listening->fd);
     pump->listeners[number].stop = false;
     pump->listeners[number].fd = listening->fd;
     pump->listening_changed = true;
@@ -209,6 +216,7 @@ size_t pump_take_accepted(struct pump *pump, struct pump_accepted *out, size_t c
     struct entry *entry = pump->accepted;
     pump->accepted = entry->next_added;
     if (pump->accepted == NULL) pump->accepted_tail = &pump->accepted;
+    entry->is_asked = true;
     out[taken] = described(entry);
     out[taken].is_own = entry->is_own;
     out[taken++].open = atomic_load_explicit(&pump->listeners[entry->listener].open, memory_order_relaxed);
@@ -217,8 +225,10 @@ size_t pump_take_accepted(struct pump *pump, struct pump_accepted *out, size_t c
   return taken;
 }
 
-void pump_take_route(struct pump *pump, uint32_t id, const struct pump_route *route) {
+int pump_take_route(struct pump *pump, uint32_t id, const struct pump_route *route) {
   struct entry *entry = entry_of(pump, id);
+  if (!entry->is_asked) return -EINVAL;
+  entry->is_asked = false;
   pthread_mutex_lock(&pump->lock);
   struct route_entry *place = find_route(pump, entry, true);
   *place = (struct route_entry){
@@ -229,12 +239,17 @@ void pump_take_route(struct pump *pump, uint32_t id, const struct pump_route *ro
     .destination = entry->destination,
   };
   add_order(pump, entry);
+  return 0;
 }
 
 int pump_release(struct pump *pump, uint32_t id) {
   struct entry *entry = entry_of(pump, id);
+  if (!entry->is_asked) return -EINVAL;
+  entry->is_asked = false;
   int fd = entry->fd[0];
+  entry->fd[0] = -1;
   pthread_mutex_lock(&pump->lock);
+  forget_told(entry);
   entry->next_ended = pump->unused;
   pump->unused = entry;
   pthread_mutex_unlock(&pump->lock);
@@ -280,6 +295,9 @@ void pump_stop(struct pump *pump) {
   pthread_mutex_unlock(&pump->lock);
   wake(pump);
   pthread_join(pump->thread, NULL);
+  for (uint32_t id = 0; pump_knows(pump, id); id++) {
+    if (entry_of(pump, id)->is_asked) close(entry_of(pump, id)->fd[0]); /* nobody answered */
+  }
   close(pump->wake);
   close(pump->epoll);
   pthread_mutex_destroy(&pump->lock);

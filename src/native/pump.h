@@ -53,6 +53,7 @@ struct pump_route {
   uint64_t idle_ms, half_closed_ms, connect_ms;
   uint32_t tag;        /* not 0; the caller's own name for it */
   uint32_t good_ms;    /* from now: then the next such connection is asked about again */
+  bool is_near;        /* the upstream is on this machine */
 };
 
 /* What the kernel is told about every socket that the pump opens. */
@@ -64,6 +65,7 @@ struct pump_listening {
   int fd;                          /* listening, non-blocking; the pump closes it */
   struct pump_address destination; /* where its connections go; family 0: ask the kernel for the original one */
   uint32_t connections_max;
+  bool is_near; /* who calls is on this machine */
 };
 
 /* An accepted connection: about which the caller is asked, or which runs along a route. */
@@ -97,6 +99,9 @@ struct pump *pump_start(uint32_t pipes_max, void (*ended)(void *context), void *
 /* Hands a connection over and returns its id, or minus errno: then the descriptors are still the caller's. */
 int64_t pump_add(struct pump *pump, const struct pump_connection *connection);
 
+/* Whether the id was ever given to a connection. Every id that other functions are given must be such a one. */
+bool pump_knows(const struct pump *pump, uint32_t id);
+
 /* The bytes that passed so far. The id must not have been taken by pump_take_ended. */
 void pump_count(const struct pump *pump, uint32_t id, uint64_t *sent, uint64_t *received);
 
@@ -121,10 +126,11 @@ void pump_set_dial_options(struct pump *pump, const struct pump_dial_options *op
 /* Takes up to `count` connections that no route was known for. `ended` is called for these, too. Each waits until: */
 size_t pump_take_accepted(struct pump *pump, struct pump_accepted *out, size_t count);
 
-/* - either it takes this route, and with it all that come after it from the same peer to the same destination, */
-void pump_take_route(struct pump *pump, uint32_t id, const struct pump_route *route);
+/* - either it takes this route, and with it all that come after it from the same peer to the same destination; 0, or
+     minus EINVAL when the connection does not wait for an answer, */
+int pump_take_route(struct pump *pump, uint32_t id, const struct pump_route *route);
 
-/* - or the caller takes its descriptor, and says later that the listener has one connection less. */
+/* - or the caller takes its descriptor (or gets minus EINVAL), and says later that the listener has one connection less. */
 int pump_release(struct pump *pump, uint32_t id);
 void pump_left(struct pump *pump, int listener);
 

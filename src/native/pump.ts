@@ -34,6 +34,8 @@ export interface PumpListenOptions {
   /** Where every connection goes; without it the kernel is asked for the original destination. */
   readonly destination: Address | undefined
   readonly maxConnections: number
+  /** Whoever calls is on this machine. */
+  readonly isNear: boolean
   /** Must call take or release, in this turn or later. */
   readonly asked: (connection: Asked) => void
   /** Whether somebody wants to know which connections end, and not only what of. */
@@ -76,6 +78,8 @@ export interface Route {
   readonly idleMs: number
   readonly halfClosedMs: number
   readonly connectMs: number
+  /** The upstream is on this machine. */
+  readonly isNear: boolean
   /** How long the answer is good. */
   readonly goodMs: number
   /** The caller's number for it, from 1. */
@@ -181,10 +185,12 @@ export const loadPump = (plain: Relay, path?: string): Loaded<Pump> => {
       destination: destination.host === '' ? undefined : destination,
       open,
       isOwn: rows[row * ROW + 7] === 1,
-      take: ({ upstream, idleMs, halfClosedMs, connectMs, tag, goodMs }) =>
-        addon.pumpTakeRoute(id, upstream.host, upstream.port, idleMs, halfClosedMs, connectMs, tag, goodMs),
+      take: ({ upstream: { host, port }, idleMs, halfClosedMs, connectMs, tag, goodMs, isNear }) => {
+        const taken = addon.pumpTakeRoute(id, host, port, idleMs, halfClosedMs, connectMs, tag, goodMs, isNear)
+        checked('pumpTakeRoute', taken)
+      },
       release: () => {
-        const fd = addon.pumpRelease(id)
+        const fd = checked('pumpRelease', addon.pumpRelease(id))
         const socket = new Socket({ fd, allowHalfOpen: true, readable: true, writable: true, ...DIRECT_READS })
         makeDirect(socket, (first, firstBytes, second) => addon.send(fd, first, firstBytes, second))
         return { socket, left: () => addon.pumpLeft(listener) }
@@ -251,7 +257,7 @@ export const loadPump = (plain: Relay, path?: string): Loaded<Pump> => {
   }
   const listen = (fd: number, options: PumpListenOptions) => {
     const { host, port } = options.destination ?? { host: '', port: 0 }
-    const listener = checked('pumpListen', addon.pumpListen(fd, host, port, options.maxConnections))
+    const listener = checked('pumpListen', addon.pumpListen(fd, host, port, options.maxConnections, options.isNear))
     listeners.set(listener, options)
     hold()
     const stop = () => {

@@ -16,14 +16,28 @@ void set_option(int fd, int level, int name, uint32_t value) {
   setsockopt(fd, level, name, &value, sizeof value); /* what cannot be set leaves the default: no reason to give up */
 }
 
+/*
+ * Where the system's congestion control is BBR, each 64 KiB wait for a timer, whose interrupt costs more than moving
+ * them does. Between two sockets of one machine there is no path to be gentle to.
+ */
+bool is_paced(int fd) {
+  char name[16] = "";
+  socklen_t length = sizeof name;
+  return getsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, name, &length) == 0 && strncmp(name, "bbr", 3) == 0;
+}
+
+/* Before it is connected: what was paced once stays so. Reno is always there. */
+void do_not_pace(int fd) { setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, "reno", 4); }
+
 static bool watch(struct pump *pump, struct entry *entry) {
+  entry->life++;
   for (int i = 0; i < 2; i++) {
     /* The urgent byte travels as an ordinary one, in its place: dropping it, as is the default, would lose a byte.
        Accepted sockets have this from their listener. */
     if (i == 1 || entry->listener < 0) set_option(entry->fd[i], SOL_SOCKET, SO_OOBINLINE, 1);
     struct epoll_event event = {
       .events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET,
-      .data.u64 = (uint64_t)entry->id << 1 | (uint64_t)i,
+      .data.u64 = EVENT_OF(entry, i),
     };
     if (epoll_ctl(pump->epoll, EPOLL_CTL_ADD, entry->fd[i], &event) != 0) {
       finish(pump, entry, PUMP_FAILED, errno);
@@ -150,6 +164,7 @@ void connect_to(struct pump *pump, struct entry *entry, const struct pump_route 
   entry->fd[1] = fd;
   set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
   if (pump->dial.mark != 0) set_option(fd, SOL_SOCKET, SO_MARK, pump->dial.mark);
+  if (route->is_near && pump->listeners[entry->listener].is_paced) do_not_pace(fd);
   entry->untuned = pump->dial.user_timeout_ms != 0 || pump->dial.keepalive_s != 0;
   if (connect(fd, (struct sockaddr *)&to, length) != 0 && errno != EINPROGRESS) {
     return finish(pump, entry, PUMP_NOT_CONNECTED, errno);
@@ -213,6 +228,7 @@ static void accepted(struct pump *pump, int listener, int fd, const struct socka
   entry->accepted_at = pump->now;
   for (int i = 0; i < 2; i++) entry->flow[i] = (struct flow){.pipe.out = -1};
   entry->peer = from_sockaddr(from);
+  entry->local = (struct pump_address){.family = 0};
   entry->destination = of->about.destination;
   if (entry->destination.family == 0) {
     struct sockaddr_storage original = {0};
@@ -271,14 +287,16 @@ void watch_listeners(struct pump *pump) {
     struct listener *listener = &pump->listeners[i];
     if (listener->fd < 0) continue;
     if (listener->stop) {
+      epoll_ctl(pump->epoll, EPOLL_CTL_DEL, listener->fd, NULL); /* a duplicate may live longer */
       close(listener->fd);
       listener->fd = -1;
       continue;
     }
     if (listener->about.destination.family == 0) pump->asks_kernel = true;
     struct epoll_event event = {.events = pump->accept_again_at == 0 ? EPOLLIN : 0, .data.u64 = LISTENER + (uint64_t)i};
-    if (epoll_ctl(pump->epoll, EPOLL_CTL_MOD, listener->fd, &event) != 0) {
-      epoll_ctl(pump->epoll, EPOLL_CTL_ADD, listener->fd, &event);
+    if (epoll_ctl(pump->epoll, EPOLL_CTL_MOD, listener->fd, &event) != 0 &&
+        epoll_ctl(pump->epoll, EPOLL_CTL_ADD, listener->fd, &event) != 0) {
+      pump->accept_again_at = pump->now + NO_DESCRIPTOR_PAUSE_MS; /* or it would be deaf for ever */
     }
   }
 }

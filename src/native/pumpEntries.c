@@ -8,14 +8,15 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-/* ---- the ring of those with something to do ---- */
+/* ---- the rings of those with something to do ---- */
 
 void make_ready(struct pump *pump, struct entry *entry) {
   if (entry->ready_next != entry) return;
-  entry->ready_next = &pump->ready;
-  entry->ready_previous = pump->ready.ready_previous;
+  struct entry *ring = entry->flow[0].bulk || entry->flow[1].bulk ? &pump->ready_bulk : &pump->ready;
+  entry->ready_next = ring;
+  entry->ready_previous = ring->ready_previous;
   entry->ready_previous->ready_next = entry;
-  pump->ready.ready_previous = entry;
+  ring->ready_previous = entry;
 }
 
 void not_ready(struct entry *entry) {
@@ -38,7 +39,9 @@ static bool add_chunk(struct pump *pump) {
     entry->next_ended = pump->unused;
     pump->unused = entry;
   }
-  atomic_store_explicit(&pump->chunks[pump->chunk_count++], chunk, memory_order_release);
+  /* Counted last: pump_list and pump_total go by the count, without the lock. */
+  atomic_store_explicit(&pump->chunks[pump->chunk_count], chunk, memory_order_release);
+  atomic_fetch_add_explicit(&pump->chunk_count, 1, memory_order_release);
   return true;
 }
 
@@ -128,7 +131,7 @@ static int error_after_end(struct flow *flow, int fd) {
 }
 
 /* Moves both directions once. */
-void take_turn(struct pump *pump, struct entry *entry) {
+static void take_turn(struct pump *pump, struct entry *entry) {
   not_ready(entry);
   if (entry->lingering || entry->state != MOVING) return;
   bool again = false;
@@ -147,4 +150,22 @@ void take_turn(struct pump *pump, struct entry *entry) {
     if (error != 0) return lost(pump, entry, i, error);
   }
   if (again) make_ready(pump, entry);
+}
+
+/*
+ * Those who are ready now have one turn each; who becomes ready meanwhile waits for the next round. Bulk comes last, and
+ * of it no more than one full turn before the events are looked at again: so a message waits for one of a hundred
+ * transfers, not for all.
+ */
+void take_turns(struct pump *pump) {
+  struct entry *rings[2] = {&pump->ready, &pump->ready_bulk};
+  for (int i = 0; i < 2; i++) {
+    struct entry *ring = rings[i], *last = ring->ready_previous, *entry;
+    uint64_t until = i == 0 ? UINT64_MAX : pump->moved + TURN_BYTES_MAX;
+    if (last == ring) continue;
+    do {
+      entry = ring->ready_next;
+      take_turn(pump, entry);
+    } while (entry != last && pump->moved < until);
+  }
 }

@@ -11,7 +11,8 @@
  * the counts are atomic. Everything else in an entry is the pump's thread's alone.
  *
  * Events are hints and nothing more: they set `readable` and `writable`, and only what recv, send and splice answer
- * decides. A stale event can thus cost a system call but never do harm.
+ * decides. A stale event can thus cost a system call but never do harm; one for an entry's connection before is told
+ * by `life`, since a descriptor that was closed stays watched while a duplicate of it is open, as in a child just forked.
  */
 #ifndef SLUICE_PUMP_INSIDE_H
 #define SLUICE_PUMP_INSIDE_H
@@ -25,8 +26,9 @@ enum {
   SCRATCH_BYTES = 64 * 1024,      /* a full one is what tells bulk from messages */
   BULK_BYTES_MIN = 16 * 1024,     /* a splice that finds less goes back to recv */
   PIPE_BYTES = 1024 * 1024,       /* the most an unprivileged process may ask for (fs.pipe-max-size) */
-  TURN_BYTES_MAX = 1024 * 1024,   /* what one direction may move before the others have their turn */
-  SPARE_PIPES_MAX = 32,           /* empty pipes kept for the next who needs one */
+  TURN_BYTES_MAX = 4096 * 1024,   /* what one direction may move before the others have their turn */
+  SPARE_PIPES_MAX = 256,          /* empty pipes kept for the next who needs one */
+  SPARE_PIPES_MS = 1000,          /* ... until nobody has for so long */
   LINGER_MS = 200,                /* as in net/relay.ts: for the last bytes to leave before a reset */
   EVENTS_MAX = 256,
   CHUNK_ENTRIES = 256,
@@ -42,6 +44,8 @@ enum {
 
 #define WAKE UINT64_MAX
 #define LISTENER (UINT64_C(1) << 62) /* plus its number */
+/* Of a connection's event: the side, the id, and which of the connections that had this id it is. */
+#define EVENT_OF(entry, side) ((uint64_t)((entry)->life & 0x1fffffff) << 33 | (uint64_t)(entry)->id << 1 | (uint64_t)(side))
 
 struct held {
   size_t offset, length;
@@ -78,6 +82,7 @@ struct route_entry {
 struct listener {
   int fd; /* -1: unused */
   struct pump_listening about;
+  bool is_paced;    /* what it accepts, unless told otherwise, and so what we dial */
   _Atomic uint32_t open;
   bool stop;
   uint32_t burst; /* the pump's thread's: how many to accept at once */
@@ -87,12 +92,14 @@ enum state { MOVING, WAITING, CONNECTING }; /* WAITING: for the caller's answer,
 
 struct entry {
   uint32_t id;
+  uint32_t life; /* how often the entry was watched: an event of an earlier connection is told by it */
   enum state state;
   int listener; /* -1: from pump_add */
   struct pump_address peer, destination, upstream, local; /* local: where it dialled from, if that was asked */
   bool is_own; /* one that the pump opened itself, and that was redirected to us */
   uint64_t accepted_at, ended_at;
   uint32_t tag;
+  bool is_asked; /* the caller's thread's: it took it from `accepted`, and has not answered */
   _Atomic bool listed; /* runs along a route; what pump_list reads is written before this */
   int fd[2]; /* client, upstream */
   struct flow flow[2];
@@ -134,10 +141,12 @@ struct pump {
   uint64_t now;
   uint64_t report_at; /* when the caller is to hear of ended connections; 0: it knows of all */
   uint64_t accept_again_at; /* when descriptors ran out; 0: accepting */
-  struct entry ready; /* only its ring */
+  struct entry ready, ready_bulk; /* only their rings */
+  uint64_t moved; /* bytes, in all */
   uint32_t heap_count;
   struct pipe spare[SPARE_PIPES_MAX];
   uint32_t spare_count, pipes_open, pipes_max;
+  uint64_t drop_pipes_at; /* when the spare ones are closed; 0: there are none */
   struct pump_dial_options dial; /* those of dial_options */
   bool asks_kernel;             /* some listener takes what is redirected, so that our own connections could come back */
   uint32_t dialled[UINT16_MAX + 1]; /* by local port: the id, plus 1, of the connection that dialled last from it */
@@ -170,18 +179,20 @@ void expire(struct pump *pump);
 struct held *hold(const void *data, size_t length);
 enum step move(struct pump *pump, struct entry *entry, int i, size_t turn_bytes);
 void return_pipe(struct pump *pump, struct flow *flow);
-void close_pipe(struct pump *pump, struct pipe pipe);
+void close_spare_pipes(struct pump *pump);
 
 /* pumpEntries.c */
 void make_ready(struct pump *pump, struct entry *entry);
 void not_ready(struct entry *entry);
+void take_turns(struct pump *pump);
 struct entry *take_unused(struct pump *pump);
 void report(struct pump *pump);
 void finish(struct pump *pump, struct entry *entry, enum pump_end end, int error);
-void take_turn(struct pump *pump, struct entry *entry);
 
 /* pumpAccept.c */
 void set_option(int fd, int level, int name, uint32_t value);
+bool is_paced(int fd);
+void do_not_pace(int fd);
 void tune(struct pump *pump, struct entry *entry);
 void begin(struct pump *pump, struct entry *entry);
 struct route_entry *find_route(struct pump *pump, const struct entry *entry, bool make);

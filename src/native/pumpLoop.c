@@ -41,7 +41,7 @@ static bool follow_orders(struct pump *pump) {
 static void note_event(struct pump *pump, const struct epoll_event *event) {
   struct entry *entry = entry_of(pump, (uint32_t)(event->data.u64 >> 1));
   int side = (int)(event->data.u64 & 1);
-  if (!entry->open) return;
+  if (!entry->open || event->data.u64 != EVENT_OF(entry, side)) return;
   if (entry->state == CONNECTING) {
     note_connect(pump, entry, side, event->events);
     if (!entry->open) return;
@@ -59,10 +59,11 @@ static void note_event(struct pump *pump, const struct epoll_event *event) {
 }
 
 static int milliseconds_to_wait(struct pump *pump) {
-  if (pump->ready.ready_next != &pump->ready) return 0;
+  if (pump->ready.ready_next != &pump->ready || pump->ready_bulk.ready_next != &pump->ready_bulk) return 0;
   uint64_t deadline = pump->heap_count > 0 ? (*heap_place(pump, 0))->deadline : UINT64_MAX;
   if (pump->accept_again_at != 0 && pump->accept_again_at < deadline) deadline = pump->accept_again_at;
   if (pump->report_at != 0 && pump->report_at < deadline) deadline = pump->report_at;
+  if (pump->drop_pipes_at != 0 && pump->drop_pipes_at < deadline) deadline = pump->drop_pipes_at;
   if (deadline == UINT64_MAX) return -1;
   if (deadline <= pump->now) return 0;
   return deadline - pump->now > 3600000 ? 3600000 : (int)(deadline - pump->now);
@@ -77,7 +78,7 @@ static void close_all(struct pump *pump) {
   for (int i = 0; i < PUMP_LISTENERS_MAX; i++) {
     if (pump->listeners[i].fd >= 0) close(pump->listeners[i].fd);
   }
-  while (pump->spare_count > 0) close_pipe(pump, pump->spare[--pump->spare_count]);
+  close_spare_pipes(pump);
 }
 
 void *run(void *argument) {
@@ -93,20 +94,14 @@ void *run(void *argument) {
       else if (events[i].data.u64 >= LISTENER) accept_from |= UINT64_C(1) << (events[i].data.u64 - LISTENER);
       else note_event(pump, &events[i]);
     }
-    /* Those who are ready now have one turn each; who becomes ready meanwhile waits for the next round. */
-    struct entry *last = pump->ready.ready_previous;
-    while (last != &pump->ready) {
-      struct entry *entry = pump->ready.ready_next;
-      bool end = entry == last;
-      take_turn(pump, entry);
-      if (end) break;
-    }
+    take_turns(pump);
     expire(pump);
     for (int i = 0; accept_from != 0; i++, accept_from >>= 1) {
       if (accept_from & 1) accept_some(pump, i);
     }
     if (pump->accept_again_at != 0 && pump->accept_again_at <= pump->now) accept_again(pump, 0);
     if (pump->report_at != 0 && pump->report_at <= pump->now) report(pump);
+    if (pump->drop_pipes_at != 0 && pump->drop_pipes_at <= pump->now) close_spare_pipes(pump);
     /* Last, so that no event of this round can meet an entry that was given to another connection. */
     if (orders) {
       uint64_t wakes;

@@ -10,7 +10,7 @@
 
 /* ---- pipes ---- */
 
-void close_pipe(struct pump *pump, struct pipe pipe) {
+static void close_pipe(struct pump *pump, struct pipe pipe) {
   close(pipe.in);
   close(pipe.out);
   pump->pipes_open--;
@@ -33,10 +33,19 @@ static bool borrow_pipe(struct pump *pump, struct flow *flow) {
 void return_pipe(struct pump *pump, struct flow *flow) {
   if (flow->pipe.out < 0) return;
   /* One that still holds bytes would give them to somebody else. */
-  if (flow->in_pipe == 0 && pump->spare_count < SPARE_PIPES_MAX) pump->spare[pump->spare_count++] = flow->pipe;
-  else close_pipe(pump, flow->pipe);
+  if (flow->in_pipe == 0 && pump->spare_count < SPARE_PIPES_MAX) {
+    pump->spare[pump->spare_count++] = flow->pipe;
+    pump->drop_pipes_at = pump->now + SPARE_PIPES_MS;
+  } else {
+    close_pipe(pump, flow->pipe);
+  }
   flow->pipe.out = -1;
   flow->in_pipe = 0;
+}
+
+void close_spare_pipes(struct pump *pump) {
+  pump->drop_pipes_at = 0;
+  while (pump->spare_count > 0) close_pipe(pump, pump->spare[--pump->spare_count]);
 }
 
 /* ---- moving bytes ---- */
@@ -93,6 +102,7 @@ static void count(struct pump *pump, struct entry *entry, struct flow *flow, siz
   uint64_t moved = atomic_load_explicit(&flow->moved, memory_order_relaxed);
   atomic_store_explicit(&flow->moved, moved + bytes, memory_order_relaxed);
   entry->last_byte_at = pump->now;
+  pump->moved += bytes;
 }
 
 static void sender_ended(struct pump *pump, struct entry *entry, struct flow *flow) {
@@ -173,9 +183,11 @@ enum step move(struct pump *pump, struct entry *entry, int i, size_t turn_bytes)
       if (entry->flow[!i].passed) return STEP_WAIT; /* the close that comes now says it */
       return shutdown(to, SHUT_WR) == 0 || errno == ENOTCONN ? STEP_WAIT : STEP_TO_LOST;
     }
-    if (!flow->bulk || !flow->readable) return_pipe(pump, flow);
+    bool had_turn = atomic_load_explicit(&flow->moved, memory_order_relaxed) >= until;
+    /* It is empty. Whoever is next takes it; only bytes that nobody takes hold a pipe for longer than a turn. */
+    if (!flow->bulk || !flow->readable || had_turn) return_pipe(pump, flow);
     if (!flow->readable) return STEP_WAIT;
-    if (atomic_load_explicit(&flow->moved, memory_order_relaxed) >= until) return STEP_ON;
+    if (had_turn) return STEP_ON;
     bool spliced = flow->bulk && (flow->pipe.out >= 0 || borrow_pipe(pump, flow));
     step = spliced ? fill_pipe(pump, entry, flow, from) : copy(pump, entry, flow, from, to);
     if (step != STEP_ON && step != STEP_WAIT) return step;

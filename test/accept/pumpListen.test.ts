@@ -127,3 +127,26 @@ test('a drain waits for connections that are only counted, and ends those that s
   equal(await scrape('connections_total{direction="outbound",result="forwarded",ended="drained"}'), 1)
   close()
 })
+
+test('an order to close a connection that is over does not reach the one that has its number now', async ({
+  equal,
+}) => {
+  const { ledger, front, close } = await counting()
+  const opened = async () => {
+    const client = await caller(front.address)
+    client.write('x')
+    await once(client, 'data')
+    const [life] = ledger.open
+    assert.ok(life)
+    return { client, life }
+  }
+  const { client: first, life } = await opened()
+  first.end()
+  await readAll(first)
+  await until(() => ledger.open.size === 0)
+  const { client: second } = await opened()
+  life.close('drained')
+  second.end('still here')
+  equal(await readAll(second), 'still here')
+  close()
+})

@@ -89,8 +89,9 @@ const faulty = async (fault: string, args: readonly string[]): Promise<{ stdout:
 const failed = Promise.all(FAULTS.map((fault) => faulty(fault, ['faults', '0.3', '3'])))
 const refused = Promise.all(START_FAULTS.map((fault) => faulty(fault, ['start'])))
 const poor = faulty('calloc:ENOMEM:1', ['memory'])
+const deaf = faulty('epoll_ctl:ENOSPC:5', ['deaf'])
 
-for (const each of [stressed, cased, failed, refused, poor]) each.catch(() => {}) // each test says of its own
+for (const each of [stressed, cased, failed, refused, poor, deaf]) each.catch(() => {}) // each test says of its own
 
 test('every edge case, clean under ASan with UBSan, under TSan, and under valgrind', { timeout: 180_000 }, async () => {
   await cased
@@ -118,4 +119,10 @@ test('who calls while there is no memory is turned away', { timeout: 180_000 }, 
   const { stdout, stderr } = await poor
   assert.equal(stdout, 'no memory: 3 turned away\n')
   assert.match(stderr, /calloc failed 3 times/)
+})
+
+test('a listener that could not be watched at once is heard a moment later', { timeout: 180_000 }, async () => {
+  const { stdout, stderr } = await deaf
+  assert.equal(stdout, 'deaf: heard all the same\n')
+  assert.match(stderr, /epoll_ctl failed [1-9]/)
 })

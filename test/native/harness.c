@@ -6,6 +6,7 @@
  *   harness faults SECONDS SEED the same while faults.c makes calls fail: ends may be early, bytes never wrong
  *   harness start               starts a pump again and again while faults.c makes that fail
  *   harness memory              calls a pump that faults.c gives no memory
+ *   harness deaf                calls a pump whose second listener faults.c keeps from being watched at first
  *   harness proxy PORT TO_PORT  a TCP proxy on 127.0.0.1, to measure with
  *
  * Exits 0, or says on standard error what went wrong and exits 1.
@@ -486,12 +487,20 @@ static void one_question_serves_many(void) {
   }
 }
 
-/* Linked with --wrap: what the kernel says of a redirected connection, where there is no redirect. */
+/*
+ * Linked with --wrap: what the kernel says of a redirected connection, where there is no redirect; and that the system's
+ * congestion control is BBR.
+ */
 static struct sockaddr_in redirected_from;
+static bool has_bbr;
 extern int __real_getsockopt(int fd, int level, int option, void *value, socklen_t *length);
 int __wrap_getsockopt(int fd, int level, int option, void *value, socklen_t *length);
 int __wrap_getsockopt(int fd, int level, int option, void *value, socklen_t *length) {
   enum { ORIGINAL_DST = 80 };
+  if (has_bbr && level == IPPROTO_TCP && option == TCP_CONGESTION) {
+    memcpy(value, "bbr", 4);
+    return 0;
+  }
   if (level != IPPROTO_IP || option != ORIGINAL_DST) return __real_getsockopt(fd, level, option, value, length);
   memcpy(value, &redirected_from, sizeof redirected_from);
   return 0;
@@ -557,6 +566,29 @@ static void totals_hold_until_the_report(void) {
   close(back);
 }
 
+static bool is_reno(int fd) {
+  char name[16] = "";
+  socklen_t length = sizeof name;
+  CHECK(__real_getsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, name, &length) == 0);
+  return strcmp(name, "reno") == 0;
+}
+
+/* The pump's end of a connection, which is in this same process, by the other end's. */
+static int other_end(int fd) {
+  struct sockaddr_in peer, found;
+  socklen_t length = sizeof peer;
+  CHECK(getpeername(fd, (struct sockaddr *)&peer, &length) == 0);
+  for (int other = 3; other < 4096; other++) {
+    struct sockaddr_in theirs;
+    length = sizeof found;
+    if (getsockname(other, (struct sockaddr *)&found, &length) != 0 || found.sin_port != peer.sin_port) continue;
+    length = sizeof theirs;
+    if (getpeername(other, (struct sockaddr *)&theirs, &length) == 0) return other;
+  }
+  CHECK(false);
+  return -1;
+}
+
 /* Keepalive and the user timeout are set a second after the connect, when most connections are over. */
 static void who_stays_is_tuned(void) {
   uint16_t port = 0, back_port = 0;
@@ -570,20 +602,12 @@ static void who_stays_is_tuned(void) {
   client = dial(port, true);
   pump_take_route(pump, take_accepted(number).id, &route);
   upstream = accept4(back, NULL, NULL, SOCK_CLOEXEC);
-  struct sockaddr_in dialled, found;
-  socklen_t length = sizeof dialled;
-  CHECK(getpeername(upstream, (struct sockaddr *)&dialled, &length) == 0);
-  int fd = 3; /* the pump's end, in this same process */
-  for (;; fd++) {
-    length = sizeof found;
-    CHECK(fd < 4096);
-    if (getsockname(fd, (struct sockaddr *)&found, &length) == 0 && found.sin_port == dialled.sin_port) break;
-  }
+  int fd = other_end(upstream);
   int timeout = 0, idle = 0, on = 0;
   for (int tries = 0; timeout != 31234 || idle != 77 || on != 1; tries++) {
     CHECK(tries < 2000);
     usleep(10000);
-    length = sizeof timeout;
+    socklen_t length = sizeof timeout;
     getsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout, &length);
     getsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, &length);
     getsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, &length);
@@ -592,6 +616,80 @@ static void who_stays_is_tuned(void) {
   reads_end(upstream);
   close(upstream);
   CHECK(take_ended().end == PUMP_CLOSED);
+  pump_stop_listening(pump, number);
+  close(back);
+}
+
+/* Where BBR paces, neither side of a connection within the machine is paced; what is farther away stays as it is. */
+static void who_is_near_is_not_paced(void) {
+  for (int near = 0; near < 2; near++) {
+    uint16_t port = 0, back_port = 0;
+    int front = listener(&port), back = listener(&back_port);
+    fcntl(front, F_SETFL, O_NONBLOCK);
+    bool reno_anyway = is_reno(back);
+    struct pump_listening listening = {
+      .fd = front, .destination = on_loopback(back_port), .connections_max = 8, .is_near = near};
+    has_bbr = true;
+    int number = pump_listen(pump, &listening);
+    has_bbr = false;
+    struct pump_route route = {
+      .upstream = on_loopback(back_port), .connect_ms = 5000, .tag = 5, .good_ms = 60000, .is_near = near};
+    client = dial(port, true);
+    pump_take_route(pump, take_accepted(number).id, &route);
+    upstream = accept4(back, NULL, NULL, SOCK_CLOEXEC);
+    CHECK(is_reno(other_end(client)) == (near || reno_anyway));
+    CHECK(is_reno(other_end(upstream)) == (near || reno_anyway));
+    close(client);
+    reads_end(upstream);
+    close(upstream);
+    CHECK(take_ended().end == PUMP_CLOSED);
+    pump_stop_listening(pump, number);
+    close(back);
+  }
+}
+
+/* A descriptor that has a duplicate stays watched after its close. */
+static void an_event_too_late_hits_nobody_else(void) {
+  uint16_t port = 0, back_port = 0;
+  int front = listener(&port), back = listener(&back_port);
+  fcntl(front, F_SETFL, O_NONBLOCK);
+  listen(back, 0);
+  int first_in_row = dial(back_port, true); /* the next one waits */
+  struct pump_listening listening = {.fd = front, .destination = on_loopback(back_port), .connections_max = 8};
+  int number = pump_listen(pump, &listening);
+
+  struct pump_connection connection = pair_up();
+  int duplicate = fcntl(connection.client, F_DUPFD_CLOEXEC, 0);
+  begin_with(connection);
+  pump_tell_close(pump, id);
+  CHECK(take_ended().id == id);
+  int old_client = client, old_upstream = upstream;
+
+  int waiting = dial(port, true);
+  struct pump_accepted asked = take_accepted(number);
+  CHECK(asked.id == id);
+  struct pump_route route = {.upstream = on_loopback(back_port), .connect_ms = 60000, .tag = 6, .good_ms = 60000};
+  CHECK(pump_take_route(pump, asked.id, &route) == 0);
+  CHECK(pump_take_route(pump, asked.id, &route) == -EINVAL && pump_release(pump, asked.id) == -EINVAL);
+  struct pump_accepted listed;
+  for (uint32_t from = 0; pump_list(pump, &from, &listed, 1) == 0; from = 0) usleep(1000);
+  usleep(20000);
+  reset(old_client); /* an error, of which epoll tells with the old number */
+  for (int i = 0; i < 2; i++) { /* by then the pump has seen it */
+    begin_with(pair_up());
+    write_all(client, "later", 5);
+    reads(upstream, "later");
+    pump_tell_close(pump, id);
+    ends_as(PUMP_TOLD, 0);
+  }
+  uint32_t from = 0;
+  CHECK(pump_list(pump, &from, &listed, 1) == 1 && listed.id == asked.id);
+  pump_tell_close(pump, asked.id);
+  CHECK(take_ended().end == PUMP_TOLD);
+  close(duplicate);
+  close(old_upstream);
+  close(waiting);
+  close(first_in_row);
   pump_stop_listening(pump, number);
   close(back);
 }
@@ -617,10 +715,19 @@ static void cases(uint32_t pipes_max) {
   one_question_serves_many();
   what_comes_back_is_known();
   totals_hold_until_the_report();
+  who_is_near_is_not_paced();
+  an_event_too_late_hits_nobody_else();
   if (pipes_max > 1) who_stays_is_tuned(); /* takes a second */
   begin_with(pair_up()); /* still open when the pump stops */
   fill(client);
+  uint16_t port = 0;
+  struct pump_listening listening = {.fd = listener(&port), .connections_max = 8};
+  fcntl(listening.fd, F_SETFL, O_NONBLOCK);
+  int number = pump_listen(pump, &listening);
+  int unanswered = dial(port, true);
+  take_accepted(number);
   pump_stop(pump);
+  close(unanswered);
   close(client);
   close(upstream);
   CHECK(open_files() == before);
@@ -884,6 +991,13 @@ static void stress(uint64_t ms, uint64_t seed, uint32_t pipes_max) {
       }
     }
     answer_questions();
+    if (roll(16) == 0) { /* whoever looks does so at any time */
+      struct pump_accepted listed[16];
+      for (uint32_t from = 0; pump_list(pump, &from, listed, 16) == 16;) {
+      }
+      struct pump_totals totals = pump_total(pump, (int)roll(LIVE_MAX));
+      CHECK(totals.open <= 100);
+    }
     struct pump_ended ended[7];
     for (size_t n; (n = pump_take_ended(pump, ended, 7)) > 0;) {
       for (size_t i = 0; i < n; i++) {
@@ -923,6 +1037,23 @@ static void start(void) {
     CHECK(open_files() == before);
   }
   printf("start: %d refused\n", refused);
+}
+
+/* While faults.c makes the fifth epoll_ctl fail, which is the one that would watch the second listener. */
+static void deaf(void) {
+  pump = pump_start(4, on_ended, NULL);
+  CHECK(pump != NULL);
+  for (int i = 0; i < 2; i++) {
+    uint16_t port = 0;
+    struct pump_listening listening = {.fd = listener(&port), .connections_max = 8};
+    fcntl(listening.fd, F_SETFL, O_NONBLOCK);
+    CHECK(pump_listen(pump, &listening) == i);
+    client = dial(port, true);
+    close(pump_release(pump, take_accepted(i).id));
+    close(client);
+  }
+  pump_stop(pump);
+  printf("deaf: heard all the same\n");
 }
 
 /* While faults.c leaves no memory for entries: who calls is turned away, and nothing is left behind. */
@@ -989,10 +1120,12 @@ int main(int argc, char **argv) {
     start();
   } else if (strcmp(argv[1], "memory") == 0) {
     no_memory();
+  } else if (strcmp(argv[1], "deaf") == 0) {
+    deaf();
   } else if (strcmp(argv[1], "proxy") == 0 && argc == 4) {
     proxy((uint16_t)atoi(argv[2]), (uint16_t)atoi(argv[3]), 256);
   } else {
-    fprintf(stderr, "usage: harness cases | stress|faults SECONDS SEED | start | memory | proxy PORT TO_PORT\n");
+    fprintf(stderr, "usage: harness cases | stress|faults SECONDS SEED | start | memory | deaf | proxy PORT TO_PORT\n");
     return 2;
   }
   return 0;

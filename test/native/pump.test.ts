@@ -1,5 +1,8 @@
+import assert from 'node:assert/strict'
+import { execFileSync } from 'node:child_process'
 import { join } from 'node:path'
 import { test } from 'tap'
+import { type Addon, loadAddon } from '../../src/native/addon.ts'
 import { type Carried, loadPump, type Pump } from '../../src/native/pump.ts'
 
 const ROW = 11 // numbers of a connection, see pump.ts
@@ -47,6 +50,7 @@ const heardBy = (pump: Pump, then: (it: string) => void = () => {}): string[] =>
   pump.listen(0, {
     destination: { host: '192.0.2.200', port: 80 },
     maxConnections: 10,
+    isNear: true,
     asked: (connection) => hear('asked', connection),
     wantsEach: () => true,
     ended: ({ connection }) => hear('ended', connection!),
@@ -70,5 +74,64 @@ test('whoever hears of an end may look at the open connections, and the next end
   ended.push(1, 2)
   call()
   t.same(heard, ['ended 192.0.2.1:1001', 'ended 192.0.2.2:1002'])
+  t.end()
+})
+
+const built = (): Addon => {
+  const root = join(import.meta.dirname, '../..')
+  const path = join(root, 'build/test-pump.node')
+  execFileSync(join(root, 'scripts/build-native.sh'), [path])
+  const loaded = loadAddon(path)
+  assert.ok(loaded.is === 'ready')
+  return loaded.value
+}
+
+test('an argument that makes no sense throws, and reaches no connection', (t) => {
+  const addon = built()
+  const rows = new Float64Array(256 * ROW)
+  const call = (name: keyof Addon, ...given: unknown[]) => (addon[name] as (...given: unknown[]) => unknown)(...given)
+  t.throws(() => call('pumpForgetRoutes'), { message: 'pumpStart first' })
+  t.equal(
+    addon.pumpStart(1, () => {}),
+    0,
+  )
+  const upstream = ['192.0.2.1', 80]
+  const WRONG: readonly (readonly [keyof Addon, ...unknown[]])[] = [
+    ['pumpStart', 1],
+    ['pumpHold'],
+    ['pumpHold', 1],
+    ['pumpAdd', 0, 0, undefined, undefined, 0],
+    ['pumpAdd', '0', 0, undefined, undefined, 0, 0],
+    ['pumpAdd', -1, -1, 'bytes', undefined, 0, 0],
+    ['pumpAdd', -1, -1, undefined, null, 0, 0],
+    ['pumpAdd', -1, -1, undefined, undefined, Number.NaN, 0],
+    ['pumpAdd', -1, -1, undefined, undefined, 0, -1],
+    ['pumpCount', 0, new Float64Array(2)],
+    ['pumpCount', 0, new Float64Array(1)],
+    ['pumpClose', 7],
+    ['pumpRelease', 2 ** 32 - 1],
+    ['pumpTakeEnded', new Float64Array(1), undefined],
+    ['pumpTakeAccepted', new Float32Array(256 * ROW), []],
+    ['pumpList', 'all', rows, []],
+    ['pumpTotal', 64, new Float64Array(3)],
+    ['pumpTotal', -1, new Float64Array(3)],
+    ['pumpStopListening', 64],
+    ['pumpLeft', -1],
+    ['pumpDialOptions', 1, 2],
+    ['pumpDialOptions', 1, 2, Number.NaN],
+    ['pumpListen', -1, 'localhost', 80, 1, true],
+    ['pumpListen', -1, 'fe80::1%lo', 80, 1, true],
+    ['pumpListen', -1, '1'.repeat(60), 80, 1, true],
+    ['pumpListen', -1, '', 0, Number.NaN, true],
+    ['pumpListen', -1, '', 0, 1],
+    ['pumpListen', -1, '', 0, 1, 1],
+    ['pumpTakeRoute', 0, ...upstream, 0, 0, 0, 1, 1, true],
+  ]
+  for (const [name, ...given] of WRONG) {
+    t.throws(() => call(name, ...given), TypeError, `${name}(${given.map((it) => String(it).slice(0, 20)).join(', ')})`)
+  }
+  t.equal(addon.pumpAdd(-1, -1, undefined, undefined, Number.POSITIVE_INFINITY, 1e300), -9, 'EBADF')
+  t.equal(addon.pumpListen(-1, '', 0, Number.POSITIVE_INFINITY, false), -9)
+  t.equal(addon.pumpTakeEnded(rows, undefined), 0)
   t.end()
 })
