@@ -9,11 +9,21 @@ import type { Measurement, Suite } from './rounds.ts'
 import { idle, resting } from './tcp.ts'
 
 const serverPort = await freePort()
+const scripts = mkdtempSync(join(tmpdir(), 'bench-wrk-'))
+
+/** Asks for a path, or uploads to it. */
+interface Ask {
+  readonly path: string
+  readonly script?: string
+}
+
+const UPLOAD = 'wrk.method = "POST"; wrk.body = string.rep("x", 1048576)'
 
 /** What wrk prints, in numbers: requests in all, those that failed, the median and 99th percentile in microseconds. */
-const wrk = async (port: number, path: string, connections: number, seconds: number) => {
+const wrk = async (port: number, { path, script }: Ask, connections: number, seconds: number) => {
   const url = `http://127.0.0.1:${port}${path}`
-  const args = ['-t1', `-c${connections}`, `-d${seconds}s`, '--latency', url]
+  const scripted = script === undefined ? [] : ['-s', scriptFile(script)]
+  const args = ['-t1', `-c${connections}`, `-d${seconds}s`, '--latency', ...scripted, url]
   const child = spawn('wrk', args, { stdio: ['ignore', 'pipe', 'inherit'] })
   let text = ''
   child.stdout.on('data', (chunk: Buffer) => {
@@ -34,10 +44,17 @@ const wrk = async (port: number, path: string, connections: number, seconds: num
   }
 }
 
+/** wrk reads its scripts from files. */
+const scriptFile = (script: string): string => {
+  const file = join(scripts, `${script.length}.lua`)
+  writeFileSync(file, script)
+  return file
+}
+
 const microseconds = ([, amount, unit]: readonly string[]): number =>
   Number(amount) * ({ us: 1, ms: 1e3, s: 1e6 } as Record<string, number>)[unit!]!
 
-const requests = (path: string, what: string, connections: number): Measurement => ({
+const requests = (ask: Ask, what: string, connections: number): Measurement => ({
   name: `${what}, ${connections} connections`,
   metrics: [
     { key: 'cpu', title: 'CPU microseconds per request', better: 'lower' },
@@ -47,9 +64,9 @@ const requests = (path: string, what: string, connections: number): Measurement 
   ],
   run: async (contender: Contender, scale: number) => {
     // A just-in-time compiler needs some tens of thousands of requests before it has seen enough.
-    await wrk(contender.port, path, connections, 2)
+    await wrk(contender.port, ask, connections, 2)
     const before = cpuSeconds(contender.pids())
-    const ran = await wrk(contender.port, path, connections, Math.max(1, Math.round(8 * scale)))
+    const ran = await wrk(contender.port, ask, connections, Math.max(1, Math.round(8 * scale)))
     const cpu = ((cpuSeconds(contender.pids()) - before) * 1e6) / ran.requests
     return { cpu, p50: ran.p50, p99: ran.p99, resident: residentBytes(contender.pids()) / 2 ** 20 }
   },
@@ -68,7 +85,13 @@ daemon off; worker_processes 1; pid ${folder}/nginx.pid; error_log stderr crit;
 events { worker_connections 15000; }
 http {
   access_log off; keepalive_requests 100000000; sendfile on; tcp_nopush on; root ${folder}/root;
-  server { listen 127.0.0.1:${serverPort}; location = /0 { return 200; } }
+  client_max_body_size 2m; client_body_buffer_size 2m;
+  server {
+    listen 127.0.0.1:${serverPort};
+    location = /0 { return 200; }
+    # Answers once all of the body has come.
+    location = /up { proxy_pass http://127.0.0.1:${serverPort}/0; proxy_method GET; proxy_set_body ""; }
+  }
 }
 `,
   )
@@ -79,6 +102,7 @@ http {
     child.kill()
     await once(child, 'exit')
     rmSync(folder, { recursive: true, force: true })
+    rmSync(scripts, { recursive: true, force: true })
   }
 }
 
@@ -103,6 +127,7 @@ const nginxHttp: Start = nginx(
   (port) => `
 http {
   access_log off; keepalive_requests 100000000; keepalive_timeout 1h;
+  client_max_body_size 2m; proxy_request_buffering off;
   upstream s { server 127.0.0.1:${serverPort}; keepalive 512; keepalive_requests 100000000; }
   server { listen 127.0.0.1:${port}; location / { proxy_pass http://s; proxy_http_version 1.1; proxy_set_header Connection ""; } }
 }
@@ -126,9 +151,10 @@ const RULES = Array.from(
 )
 
 const bodies = (connections: number): readonly Measurement[] => [
-  requests('/0', 'no body', connections),
-  requests('/10k', '10 KiB', connections),
-  requests('/1m', '1 MiB', connections),
+  requests({ path: '/0' }, 'no body', connections),
+  requests({ path: '/10k' }, '10 KiB', connections),
+  requests({ path: '/1m' }, '1 MiB', connections),
+  requests({ path: '/up', script: UPLOAD }, '1 MiB up', connections),
 ]
 
 /** HTTP/1 on both sides. */
@@ -144,7 +170,7 @@ export const http1Rules: Suite = {
   name: 'HTTP/1, 200 rules',
   prepare: startServer,
   contenders: [haproxyHttp, sluice((port) => policy(port, `rules:\n${RULES.join('\n')}`))],
-  measurements: [requests('/0', 'no body', 8), requests('/0', 'no body', 200)],
+  measurements: [requests({ path: '/0' }, 'no body', 8), requests({ path: '/0' }, 'no body', 200)],
 }
 
 /** What waiting clients cost: each contender fresh. */

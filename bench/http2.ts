@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -9,14 +9,15 @@ import { cpuSeconds, residentBytes } from './procfs.ts'
 import type { Measurement, Suite } from './rounds.ts'
 import { idle } from './tcp.ts'
 
+const www = mkdtempSync(join(tmpdir(), 'bench-www-'))
 const http2Port = await freePort()
 const http1Port = await freePort()
 
-const BODIES = { small: 0, '10 KiB': 10_240, '1 MiB': 1_048_576 } as const
+const BODIES = { small: 0, '10 KiB': 10_240, '1 MiB': 1_048_576, '1 MiB up': 0 } as const
 type Body = keyof typeof BODIES
 
 /** How many requests of each size make a run of about two seconds; fewer would measure the compiler of Node. */
-const REQUESTS: Record<Body, number> = { small: 240_000, '10 KiB': 30_000, '1 MiB': 1_000 }
+const REQUESTS: Record<Body, number> = { small: 240_000, '10 KiB': 30_000, '1 MiB': 1_000, '1 MiB up': 1_000 }
 
 /** Runs h2load: CPU microseconds of the contender per request, and percentiles of the latencies it logged. */
 const load = async (contender: Contender, body: Body, connections: number, streams: number, requests: number) => {
@@ -24,7 +25,8 @@ const load = async (contender: Contender, body: Body, connections: number, strea
   const log = join(folder, 'log')
   const before = cpuSeconds(contender.pids())
   const counts = [`-n${requests}`, `-c${connections}`, `-m${streams}`]
-  const url = `http://127.0.0.1:${contender.port}/${BODIES[body]}`
+  if (body === '1 MiB up') counts.push(`--data=${join(www, String(2 ** 20))}`)
+  const url = `http://127.0.0.1:${contender.port}/${body === '1 MiB up' ? 'up' : BODIES[body]}`
   const child = spawn('h2load', ['-t1', ...counts, `--log-file=${log}`, url], { stdio: ['ignore', 'pipe', 'inherit'] })
   let printed = ''
   child.stdout.on('data', (chunk: Buffer) => {
@@ -66,18 +68,25 @@ const measurements: readonly Measurement[] = [
   requests('small', 200, 4),
   requests('10 KiB', 8, 8),
   requests('1 MiB', 8, 2),
+  requests('1 MiB up', 8, 2),
   requests('10 KiB', 200, 2),
   requests('1 MiB', 200, 1),
+  requests('1 MiB up', 200, 1),
 ]
 
 /** nghttpd for HTTP/2 and nginx for HTTP/1, both with files of zeros. */
 const startServers = async (): Promise<() => Promise<void>> => {
-  const folder = mkdtempSync(join(tmpdir(), 'bench-www-'))
+  const folder = www
+  mkdirSync(folder, { recursive: true })
   for (const bytes of Object.values(BODIES)) writeFileSync(join(folder, String(bytes)), Buffer.alloc(bytes))
+  writeFileSync(join(folder, 'up'), '')
   const config = `daemon off; user root; pid ${folder}/pid; error_log stderr crit; worker_processes 1;
 events { worker_connections 4096; }
 http { access_log off; keepalive_requests 1000000000; sendfile on;
-  server { listen 127.0.0.1:${http1Port}; root ${folder}; } }
+  client_max_body_size 2m; client_body_buffer_size 2m;
+  server { listen 127.0.0.1:${http1Port}; root ${folder};
+    # Answers once all of the body has come.
+    location = /up { proxy_pass http://127.0.0.1:${http1Port}/0; proxy_method GET; proxy_set_body ""; } } }
 `
   writeFileSync(join(folder, 'nginx.conf'), config)
   const children = [
@@ -146,7 +155,7 @@ const nghttpxTo = (backend: string): Start =>
 
 const nginxToHttp1: Start = nginx(
   (port) => `
-http { access_log off; keepalive_requests 1000000000;
+http { access_log off; keepalive_requests 1000000000; client_max_body_size 2m; proxy_request_buffering off;
   upstream u { server 127.0.0.1:${http1Port}; keepalive 64; keepalive_requests 1000000000; }
   server { listen 127.0.0.1:${port} http2; http2_max_concurrent_streams 256; keepalive_timeout 1h;
     location / { proxy_pass http://u; proxy_http_version 1.1; proxy_set_header Connection ""; } } }

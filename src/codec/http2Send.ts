@@ -1,9 +1,9 @@
+import { ByteQueue } from './byteQueue.ts'
 import { fieldBytesMax } from './hpack.ts'
 import { FLAG, FRAME, FRAME_BYTES, FRAME_HEAD_BYTES, PREFACE, SETTING, WINDOW_BYTES } from './http2Codes.ts'
 import { writeFrameHead } from './http2Output.ts'
 import { earnChatter, earnReset } from './http2Patience.ts'
 import { closeStream, type Http2, newStream, type Stream } from './http2State.ts'
-import { borrowSegment, returnSegment, SEGMENT_BYTES } from './segments.ts'
 
 /** DATA waits in its stream, where it is counted, while this much is already on its way to the socket. */
 const OUTPUT_BYTES_MAX = 262_144
@@ -105,12 +105,9 @@ export const sendTrailers = <O>(h2: Http2<O>, stream: Stream<O>, fields: string[
 export const sendData = <O>(h2: Http2<O>, stream: Stream<O>, chunk: Buffer, last: boolean): void => {
   if (!canSend(stream) || stream.ending !== 'no') return
   if (last) stream.ending = 'data'
-  if (stream.queue !== undefined) {
-    if (chunk.length > 0) stream.queue.push(owned(chunk))
-    return
-  }
+  if (stream.queue !== undefined) return stream.queue.push(chunk)
   let sent = 0
-  if (h2.waiting.length === 0 && !isBlocked(h2)) sent = writeChunk(h2, stream, chunk, Number.POSITIVE_INFINITY)
+  if (h2.waiting.length === 0 && !isBlocked(h2)) sent = writeChunk(h2, stream, chunk, true)
   if (sent < chunk.length && canSend(stream)) queue(h2, stream, sent === 0 ? chunk : chunk.subarray(sent))
   else if (chunk.length === 0 && last) finish(h2, stream)
   if (sent > 0) h2.handler.sent(stream, sent)
@@ -120,16 +117,9 @@ const canSend = <O>(stream: Stream<O>): boolean => stream.state === 'open' || st
 
 const isBlocked = <O>(h2: Http2<O>): boolean => h2.isCongested || h2.output.bytes > OUTPUT_BYTES_MAX
 
-/** A piece is part of a buffer that is read into again: it cannot be kept. One that nearly fills a segment gets one. */
-const owned = (chunk: Buffer): Buffer => {
-  const isLong = chunk.length * 2 > SEGMENT_BYTES && chunk.length <= SEGMENT_BYTES
-  const copy = (isLong ? borrowSegment() : Buffer.allocUnsafeSlow(chunk.length)).subarray(0, chunk.length)
-  copy.set(chunk)
-  return copy
-}
-
 const queue = <O>(h2: Http2<O>, stream: Stream<O>, rest: Buffer): void => {
-  stream.queue = [owned(rest)]
+  stream.queue ??= new ByteQueue()
+  stream.queue.push(rest)
   wait(h2, stream)
 }
 
@@ -152,25 +142,23 @@ export const pump = <O>(h2: Http2<O>): void => {
   }
 }
 
-const writeQueued = <O>(h2: Http2<O>, stream: Stream<O>, chunks: Buffer[]): number => {
-  const chunk = chunks[0]!
-  if (chunks.length === 1) stream.queue = undefined
-  const sent = writeChunk(h2, stream, chunk, FRAME_BYTES)
-  if (sent < chunk.length) chunks[0] = chunk.subarray(sent)
-  else {
-    chunks.shift()
-    returnSegment(chunk)
-  }
-  if (chunks.length > 0) stream.queue = chunks
-  else if (stream.ending !== 'no') finish(h2, stream)
+const writeQueued = <O>(h2: Http2<O>, stream: Stream<O>, waiting: ByteQueue): number => {
+  const chunk = waiting.peek(FRAME_BYTES)
+  const sent = writeChunk(h2, stream, chunk, chunk.length === waiting.bytes)
+  // It was the last of the message, and the stream is closed.
+  if (stream.queue === undefined) return sent
+  waiting.drop(sent)
+  if (waiting.bytes > 0) return sent
+  stream.queue = undefined
+  if (stream.ending !== 'no') finish(h2, stream)
   return sent
 }
 
-/** Writes up to `bytesMax` of the chunk as frames; END_STREAM goes with its last byte when nothing is queued behind. */
-const writeChunk = <O>(h2: Http2<O>, stream: Stream<O>, chunk: Buffer, bytesMax: number): number => {
-  const bytes = Math.min(chunk.length, bytesMax, stream.sendWindow, h2.sendWindow)
+/** Writes of the chunk what the windows allow, as frames; END_STREAM goes with its last byte when nothing is behind it. */
+const writeChunk = <O>(h2: Http2<O>, stream: Stream<O>, chunk: Buffer, isAll: boolean): number => {
+  const bytes = Math.min(chunk.length, stream.sendWindow, h2.sendWindow)
   if (bytes <= 0) return 0
-  const last = bytes === chunk.length && stream.ending === 'data' && stream.queue === undefined
+  const last = isAll && bytes === chunk.length && stream.ending === 'data'
   for (let at = 0; at < bytes; at += FRAME_BYTES) {
     const end = Math.min(at + FRAME_BYTES, bytes)
     h2.output.data(stream.id, at === 0 && end === chunk.length ? chunk : chunk.subarray(at, end), last && end === bytes)

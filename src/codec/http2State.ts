@@ -1,4 +1,5 @@
 import type { ProtocolError } from '../net/protocolError.ts'
+import type { ByteQueue } from './byteQueue.ts'
 import { HpackDecoder, HpackEncoder } from './hpack.ts'
 import { type ErrorName, FRAME_BYTES, WINDOW_BYTES } from './http2Codes.ts'
 import type { Http2Request, Http2Response } from './http2Message.ts'
@@ -58,7 +59,7 @@ export interface Stream<O> {
   unreadBytes: number
   creditBytes: number
   /** To be sent when windows allow, and how the message ends after it. */
-  queue: Buffer[] | undefined
+  queue: ByteQueue | undefined
   ending: 'no' | 'data' | string[]
   isWaiting: boolean
 }
@@ -231,6 +232,7 @@ const CLOSED: readonly Closed[] = ['ended', 'byUs', 'byPeer', 'unknown']
 /** Takes the stream out of the table. */
 export const closeStream = <O>(h2: Http2<O>, stream: Stream<O>, how: Closed): void => {
   stream.state = 'closed'
+  stream.queue?.clear()
   stream.queue = undefined
   stream.ending = 'no'
   h2.streams.delete(stream.id)
