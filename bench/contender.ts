@@ -37,7 +37,7 @@ export const nginx =
       const head = `
 load_module /usr/lib/nginx/modules/ngx_stream_module.so;
 daemon off; worker_processes 1; pid ${folder}/nginx.pid; error_log stderr crit;
-events { worker_connections 19000; }
+events { worker_connections 19900; }
 `
       writeFileSync(join(folder, 'nginx.conf'), head + config(port))
       return ['nginx', '-p', folder, '-c', join(folder, 'nginx.conf')]

@@ -4,9 +4,9 @@ import { chmodSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:f
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type Contender, freePort, haproxy, nginx, type Start, sluice } from './contender.ts'
+import { idle, resting } from './memory.ts'
 import { cpuSeconds, residentBytes } from './procfs.ts'
 import type { Measurement, Suite } from './rounds.ts'
-import { idle, resting } from './tcp.ts'
 
 const serverPort = await freePort()
 const scripts = mkdtempSync(join(tmpdir(), 'bench-wrk-'))
@@ -110,7 +110,8 @@ const haproxyHttp: Start = haproxy(
   (port) => `
 global
   nbthread 1
-  maxconn 7900
+  maxconn 10100
+  no strict-limits
 defaults
   mode http
   http-reuse always
@@ -141,6 +142,7 @@ listeners:
   inbound: { address: [] }
 admin: { address: [] }
 log: { level: warn }
+defaults: { http: { keepAlive: 1h } }
 ${rules}
 `
 
@@ -179,5 +181,5 @@ export const http1Memory: Suite = {
   fresh: true,
   prepare: startServer,
   contenders: [haproxyHttp, nginxHttp, sluice((port) => policy(port))],
-  measurements: [resting, idle(2000, 'http1')],
+  measurements: [resting, idle(10_000, 'http1')],
 }

@@ -5,9 +5,9 @@ import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type Contender, freePort, haproxy, nginx, program, type Start, sluice } from './contender.ts'
+import { idle } from './memory.ts'
 import { cpuSeconds, residentBytes } from './procfs.ts'
 import type { Measurement, Suite } from './rounds.ts'
-import { idle } from './tcp.ts'
 
 const www = mkdtempSync(join(tmpdir(), 'bench-www-'))
 const http2Port = await freePort()
@@ -81,7 +81,7 @@ const startServers = async (): Promise<() => Promise<void>> => {
   for (const bytes of Object.values(BODIES)) writeFileSync(join(folder, String(bytes)), Buffer.alloc(bytes))
   writeFileSync(join(folder, 'up'), '')
   const config = `daemon off; user root; pid ${folder}/pid; error_log stderr crit; worker_processes 1;
-events { worker_connections 4096; }
+events { worker_connections 15000; }
 http { access_log off; keepalive_requests 1000000000; sendfile on;
   client_max_body_size 2m; client_body_buffer_size 2m;
   server { listen 127.0.0.1:${http1Port}; root ${folder};
@@ -122,7 +122,8 @@ const haproxyTo = (server: string): Start =>
     (port) => `
 global
   nbthread 1
-  maxconn 7900
+  maxconn 10100
+  no strict-limits
 defaults
   mode http
   timeout client 1h
@@ -171,7 +172,7 @@ listeners:
   inbound: { address: [] }
 admin: { address: [] }
 log: { level: error }
-defaults: { upstream: { protocol: ${protocol} } }
+defaults: { upstream: { protocol: ${protocol} }, http: { keepAlive: 1h } }
 ${rulesOf(rules)}`,
     name,
   )
@@ -215,5 +216,5 @@ export const http2Memory: Suite = {
   fresh: true,
   prepare: startServers,
   contenders: [haproxyTo(`127.0.0.1:${http1Port}`), nginxToHttp1, sluiceTo(http1Port, 'http1', 0, 'sluice')],
-  measurements: [idle(2000, 'http2')],
+  measurements: [idle(10_000, 'http2')],
 }

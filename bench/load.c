@@ -295,6 +295,8 @@ static void short_lived(const char *port, int concurrency, uint64_t total, size_
   print_messages("connections", total, began);
 }
 
+/* ---- clients that wait ---- */
+
 static const char http1_request[] = "GET /0 HTTP/1.1\r\nHost: bench\r\n\r\n";
 static const char http2_request[] =
   "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -302,6 +304,43 @@ static const char http2_request[] =
   "\0\0\x0d\x01\x05\0\0\0\x01"          /* HEADERS, all and the end, of stream 1 */
   "\x82\x86\x04\x02/0\x41\x05" "bench";
 static const char http2_acknowledged[] = "\0\0\0\x04\x01\0\0\0\0";
+
+/* Whether the answer is whole with these bytes: of HTTP/2, once a frame of a stream says that it is the last. */
+static bool is_answered(struct connection *connection, bool is_http2, ssize_t bytes) {
+  if (!is_http2) return true; /* no body, and a head that fits a segment */
+  bool is_last = false;
+  for (ssize_t i = 0; i < bytes; i++) {
+    if (connection->left > 0) {
+      connection->left--;
+    } else {
+      connection->head[connection->head_bytes++] = (uint8_t)block[i];
+      if (connection->head_bytes < sizeof connection->head) continue;
+      connection->head_bytes = 0;
+      const uint8_t *head = connection->head;
+      connection->left = (uint64_t)head[0] << 16 | (uint64_t)head[1] << 8 | head[2];
+      if (head[3] == 3 || head[3] == 7) { /* RST_STREAM, GOAWAY */
+        fputs("the server refuses HTTP/2 requests\n", stderr);
+        exit(1);
+      }
+      if (head[3] <= 1 && (head[4] & 1) != 0) connection->mode = 'l'; /* DATA or HEADERS, END_STREAM */
+    }
+    if (connection->mode == 'l' && connection->left == 0) is_last = true;
+  }
+  return is_last;
+}
+
+/* Reads all that is there, since events come for what is new only: false when the other side has gone. */
+static bool heard(struct connection *connection, bool is_http2, int *answered) {
+  for (;;) {
+    ssize_t n = recv(connection->fd, block, BLOCK, MSG_DONTWAIT);
+    if (n < 0 && errno == EAGAIN) return true;
+    if (n <= 0) return false;
+    if (connection->mode == 'i' || !is_answered(connection, is_http2, n)) continue;
+    connection->mode = 'i';
+    (*answered)++;
+    if (is_http2) send(connection->fd, http2_acknowledged, sizeof http2_acknowledged - 1, MSG_NOSIGNAL);
+  }
+}
 
 static void idle(const char *port, int connections, const char *protocol) {
   struct epoll_event events[EVENTS_MAX];
@@ -322,21 +361,19 @@ static void idle(const char *port, int connections, const char *protocol) {
         connection->connecting = false;
         watch(EPOLL_CTL_MOD, connection, EPOLLIN | EPOLLET);
         if (send(connection->fd, request, length, MSG_NOSIGNAL) != (ssize_t)length) die("send");
-        continue;
-      }
-      ssize_t n = recv(connection->fd, block, BLOCK, MSG_DONTWAIT);
-      if (n < 0 && errno == EAGAIN) continue;
-      if (n <= 0) die("recv");
-      if (connection->mode != 0) continue; /* the rest of an answer */
-      connection->mode = 'i';
-      open++;
-      if (is_http2) send(connection->fd, http2_acknowledged, sizeof http2_acknowledged - 1, MSG_NOSIGNAL);
+      } else if (!heard(connection, is_http2, &open)) die("a connection was closed before its answer");
     }
   }
   puts("ready");
   fflush(stdout);
-  memset(block, 'E', sizeof block);
   if (read(0, block, 1) < 0) die("read");
+  int closed = 0;
+  for (int count; (count = epoll_wait(epoll, events, EVENTS_MAX, 0)) > 0;)
+    for (int i = 0; i < count; i++)
+      if (!heard(events[i].data.ptr, is_http2, &open)) closed++;
+  if (closed == 0) return;
+  fprintf(stderr, "%d of %d connections were closed while they waited\n", closed, connections);
+  exit(1);
 }
 
 int main(int argc, char **argv) {

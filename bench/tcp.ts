@@ -3,7 +3,8 @@ import { once } from 'node:events'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { type Contender, freePort, haproxy, nginx, type Start, sluice } from './contender.ts'
-import { cpuSeconds, residentBytes } from './procfs.ts'
+import { IDLE_MAX, idle, resting } from './memory.ts'
+import { cpuSeconds } from './procfs.ts'
 import type { Measurement, Suite } from './rounds.ts'
 
 const LOAD = join(import.meta.dirname, '../build/load')
@@ -69,42 +70,6 @@ const shortLived = (concurrency: number): Measurement => ({
   },
 })
 
-/** What a connection costs that has had one message or request answered, and waits. */
-export const idle = (connections: number, protocol: '' | 'http1' | 'http2' = ''): Measurement => ({
-  name: `${connections} idle connections`,
-  metrics: [{ key: 'bytes', title: 'resident bytes each', better: 'lower' }],
-  run: async (contender) => {
-    await settled()
-    const before = residentBytes(contender.pids())
-    const child = spawn(LOAD, ['idle', String(contender.port), String(connections), protocol], {
-      stdio: ['pipe', 'pipe', 'inherit'],
-    })
-    await once(createInterface(child.stdout), 'line')
-    await settled()
-    const bytes = (residentBytes(contender.pids()) - before) / connections
-    child.stdin.end()
-    await once(child, 'close')
-    return { bytes }
-  },
-})
-
-const SETTLE_MS = 3_000
-
-/** By then what was held for the work before is given back. */
-const settled = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, SETTLE_MS))
-
-export const resting: Measurement = {
-  name: 'at rest',
-  metrics: [
-    { key: 'startMs', title: 'start-up, milliseconds', better: 'lower' },
-    { key: 'resident', title: 'resident MiB', better: 'lower' },
-  ],
-  run: async (contender) => {
-    await settled()
-    return { startMs: contender.startMs, resident: residentBytes(contender.pids()) / 2 ** 20 }
-  },
-}
-
 const serverPort = await freePort()
 
 const startServer = async (): Promise<() => Promise<void>> => {
@@ -121,7 +86,8 @@ const haproxyWith = (more: string): Start =>
     (port) => `
 global
   nbthread 1
-  maxconn 7900
+  maxconn 9850
+  maxpipes 100
 ${more}
 defaults
   mode tcp
@@ -162,7 +128,7 @@ export const atRest: Suite = {
   fresh: true,
   prepare: startServer,
   contenders: [haproxyTcp, nginxTcp, sluiceTcp],
-  measurements: [resting, idle(7500)], // haproxy asks for 2.5 times that in descriptors, and 20,000 is a common limit
+  measurements: [resting, idle(Math.min(10_000, IDLE_MAX))],
 }
 
 /** Opaque TCP: haproxy splices, nginx copies, Sluice pumps. */

@@ -21,6 +21,7 @@ import { type Address, formatAddress } from './net/address.ts'
 import type { Clock } from './net/clock.ts'
 import type { Connection, Dial } from './net/connection.ts'
 import type { Discovery } from './net/endpoint.ts'
+import type { Park } from './net/park.ts'
 import { described, type Relay, relay } from './net/relay.ts'
 import type { Ending, Traffic } from './net/traffic.ts'
 import type { AspectName } from './policy/aspects.ts'
@@ -43,6 +44,8 @@ export interface World {
   readonly dial: Dial
   /** Moves the bytes of opaque connections: by default through streams. */
   readonly relay?: Relay
+  /** Where idle connections wait: by default in their sockets. */
+  readonly park?: Park | undefined
   readonly clock: Clock
   readonly random: () => number
   readonly ledger: Ledger
@@ -65,32 +68,31 @@ const NOTHING = new Uint8Array()
 const FORWARDERS = { opaque, tls, http1, http2 } satisfies Record<Detection['protocol'], Forwarder>
 
 /** The life of one connection, from accept to its one Outcome. Never rejects; the stream is destroyed when it resolves. */
-export const serve = (connection: Connection, world: World): Promise<Outcome> =>
-  recorded(connection, world, (life, watched) => live(watched, life, world))
+export const serve = (connection: Connection, world: World): Promise<Outcome> => recorded(connection, world, live)
 
 /** The same for whoever ends TLS in its own way: it gives back what came of the connection, here it gets its Outcome. */
-export const recorded = async (
+export const recorded = (
   accepted: Connection,
   world: World,
-  living: (life: Life, connection: Connection) => Promise<Traffic>,
+  living: (life: Life, connection: Connection, world: World) => Promise<Traffic>,
 ): Promise<Outcome> => {
   const life = world.ledger.begin(accepted)
   const { recorder } = world
   const connection = recorder?.isOn() ? { ...accepted, stream: recorder.watch(accepted, life) } : accepted
   life.closer = () => connection.stream.destroy()
-  try {
-    const traffic = await living(life, connection)
-    return world.ledger.end(life, resultOf(traffic.ended), traffic)
-  } catch (error) {
-    // What the network does is in the Traffic, so this is a bug of ours: this connection pays, no other one notices.
-    const traffic: Traffic = { ...life.count, ended: 'internalError', error: described(error as Error) }
-    return world.ledger.end(life, 'failed', traffic)
-  } finally {
+  // Not an async function: what waits here is there for every connection as long as it lives.
+  const end = (result: Result, traffic: Traffic): Outcome => {
     connection.stream.destroy()
+    return world.ledger.end(life, result, traffic)
   }
+  return living(life, connection, world).then(
+    (traffic) => end(resultOf(traffic.ended), traffic),
+    // What the network does is in the Traffic, so this is a bug of ours: this connection pays, no other one notices.
+    (error: Error) => end('failed', { ...life.count, ended: 'internalError', error: described(error) }),
+  )
 }
 
-const live = async (connection: Connection, life: Life, world: World): Promise<Traffic> => {
+const live = (life: Life, connection: Connection, world: World): Promise<Traffic> => {
   const { direction, peer, destination } = connection
   return round({ connection, facts: { direction, peer, destination } }, life, world)
 }
@@ -102,7 +104,7 @@ export const serveInside = (inside: Inside, life: Life, world: World): Promise<T
 /** Once for each connection, and once more for what is inside TLS that ends here: two rounds, and no third. */
 const round = async (known: Inside, life: Life, world: World, isInside = false): Promise<Traffic> => {
   const { connection, facts: first } = known
-  const { clock, dial, random } = world
+  const { dial } = world
 
   const secure = securing(life, world.tls)
 
@@ -135,31 +137,16 @@ const round = async (known: Inside, life: Life, world: World, isInside = false):
   // Policy, second time: with protocol, SNI and ALPN.
   let facts = withDetection(first, seen.detection)
   verdict = decide(policy, facts)
-  const planned = (): Plan => ({
-    connection,
-    facts,
-    verdict,
-    policy,
-    life,
-    clock,
-    random,
-    secure,
-    relay: world.relay ?? relay,
-    early: seen.early,
-    around: known.around,
-    statuses: known.statuses,
-    policyNow: world.policy,
-    candidate: world.candidate,
-    isOwn: world.isOwn,
-    http: world.http,
-    discovery: () => world.discovery,
-    channels: world.channels,
-  })
-
   // TLS ends here, or is passed on like any other bytes; then nobody will ever prove who the client is.
   if (seen.detection.protocol === 'tls' && !isInside) {
     if (world.tls && !denies(verdict)) {
-      const end = await insideTls(seen.stream, seen.detection.hello, planned(), world.tls, dial)
+      const end = await insideTls(
+        seen.stream,
+        seen.detection.hello,
+        plan(known, seen.early, life, secure, world, { facts, verdict, policy }),
+        world.tls,
+        dial,
+      )
       life.rules = rulesOf(verdict)
       if (end.is === 'failed') return end.traffic
       if (end.is === 'inside') return round(end.inside, life, world, true)
@@ -170,9 +157,7 @@ const round = async (known: Inside, life: Life, world: World, isInside = false):
 
   life.rules = rulesOf(verdict)
   if (isWatched) noteTrials(life, trials, facts)
-  const isBytes = seen.detection.protocol === 'opaque'
-  const mayPass = () => !isBytes || (known.mayPass?.() ?? true)
-  life.allowed = () => mayPass() && !denies(decide(world.policy(), facts))
+  life.allowed = allowing(world, facts, seen.detection.protocol === 'opaque' ? known.mayPass : undefined)
   if (denies(verdict) || isTooLate(seen, verdict)) {
     discard(seen.early)
     return deny(seen.stream)
@@ -185,8 +170,45 @@ const round = async (known: Inside, life: Life, world: World, isInside = false):
     return refuse(seen.stream, 'NOT_HTTP', 'only HTTP is served here, and this is something else')
   }
   const forRequests = spoken === 'http1' || spoken === 'http2' ? narrow(policy, facts) : policy
-  return FORWARDERS[spoken](seen.stream, { ...planned(), policy: forRequests }, dial)
+  return FORWARDERS[spoken](
+    seen.stream,
+    plan(known, seen.early, life, secure, world, { facts, verdict, policy: forRequests }),
+    dial,
+  )
 }
+
+/** Asks the policy of now. Made out here, because a function keeps all that is around it. */
+const allowing = (world: World, facts: Facts, mayPass: (() => boolean) | undefined) => () =>
+  (mayPass?.() ?? true) && !denies(decide(world.policy(), facts))
+
+const plan = (
+  { connection, around, statuses }: Inside,
+  early: EarlyDial | undefined,
+  life: Life,
+  secure: Secure,
+  world: World,
+  { facts, verdict, policy }: Pick<Plan, 'facts' | 'verdict' | 'policy'>,
+): Plan => ({
+  connection,
+  facts,
+  verdict,
+  policy,
+  life,
+  secure,
+  early,
+  around,
+  statuses,
+  clock: world.clock,
+  random: world.random,
+  relay: world.relay ?? relay,
+  park: world.park,
+  policyNow: world.policy,
+  candidate: world.candidate,
+  isOwn: world.isOwn,
+  http: world.http,
+  discovery: () => world.discovery,
+  channels: world.channels,
+})
 
 /** What will become of connections whose protocol the policy knows before a byte is read. */
 export interface Foreseen {

@@ -21,7 +21,7 @@ import { type Address, formatAddress } from './net/address.ts'
 import { systemClock } from './net/clock.ts'
 import { type Arguments, type Command, type Io, repeated } from './net/commandLine.ts'
 import { tellFaults } from './net/fault.ts'
-import { giveBackSoon } from './net/giveBack.ts'
+import { giveBackWhenQuiet } from './net/giveBack.ts'
 import { formatDiagnostic } from './policy/diagnostic.ts'
 import { SECTIONS, type Sections } from './policy/sections.ts'
 import { FLUSH_MS_MAX, gatewayFor, openNative, openServing, tracesOf } from './serving.ts'
@@ -239,7 +239,7 @@ const serve = async (
     `sluice is ready: listening on ${listed(listening())}; admin on ${listed(admin.map(({ address }) => address))}${commands}`,
   )
 
-  giveBackSoon(systemClock.after)
+  giveBackWhenQuiet(systemClock.after, native.shim?.trimHeap)
   const signal = await Promise.race([io.stopped, once(stop, 'stop')])
   await ledger.look()
   log.info(`${signal}: no new connections; ${ledger.open.size} open ones may end by themselves`)

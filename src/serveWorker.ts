@@ -10,7 +10,7 @@ import type { Address } from './net/address.ts'
 import { systemClock } from './net/clock.ts'
 import type { DocumentFile } from './net/documents.ts'
 import { tellFaults } from './net/fault.ts'
-import { giveBackSoon } from './net/giveBack.ts'
+import { giveBackWhenQuiet } from './net/giveBack.ts'
 import { parsePolicy } from './policy/parsePolicy.ts'
 import type { Policy } from './policy/policy.ts'
 import type { Sections } from './policy/sections.ts'
@@ -66,7 +66,7 @@ const run = async (start: WorkerStart, say: (message: FromWorker) => void): Prom
     reusePort: true,
   }))
   say({ is: 'listening', addresses: await listenAll(wanted, start.addresses, serving) })
-  giveBackSoon(clock.after)
+  giveBackWhenQuiet(clock.after, native.shim?.trimHeap)
 
   const seen = (): Seen => ({
     totals: ledger.totals(),

@@ -6,12 +6,14 @@ import { ownDials } from './accept/ownDials.ts'
 import { tunedOpener } from './accept/socketOptions.ts'
 import type { Otlp } from './command/environment.ts'
 import { gatewayOf } from './config.ts'
+import { loadPark } from './native/park.ts'
 import { loadPump, type Pump } from './native/pump.ts'
 import { loadShim, type Shim } from './native/shim.ts'
 import type { Address } from './net/address.ts'
 import { systemClock } from './net/clock.ts'
 import type { Io } from './net/commandLine.ts'
 import { tcpDialer } from './net/dial.ts'
+import type { Park } from './net/park.ts'
 import { relay } from './net/relay.ts'
 import type { Sections } from './policy/sections.ts'
 import type { World } from './proxy.ts'
@@ -31,6 +33,7 @@ export interface Serving {
 export interface Native {
   readonly shim: Shim | undefined
   readonly pump: Pump | undefined
+  readonly park: Park | undefined
 }
 
 /** Loads the shim, and starts the pump of this thread if it is to serve. */
@@ -38,18 +41,18 @@ export const openNative = (warn: Log['warn'], serves = true): Native => {
   const shim = loadShim()
   if (shim.is === 'missing') {
     warn(`${shim.reason}\nWithout it only listeners with a fixed destination can work.`)
-    return { shim: undefined, pump: undefined }
+    return { shim: undefined, pump: undefined, park: undefined }
   }
-  if (!serves) return { shim: shim.value, pump: undefined }
+  if (!serves) return { shim: shim.value, pump: undefined, park: undefined }
   const pump = loadPump(relay)
   if (pump.is === 'missing') warn(`${pump.reason}\nWithout the pump opaque connections cost more CPU.`)
-  return { shim: shim.value, pump: pump.is === 'ready' ? pump.value : undefined }
+  return { shim: shim.value, pump: pump.is === 'ready' ? pump.value : undefined, park: loadPark(systemClock) }
 }
 
 /** `given` is what the world is made of; `more` are addresses of ours that others listen on. */
 export const openServing = (
-  given: Omit<World, 'dial' | 'relay' | 'isOwn' | 'random'>,
-  { shim, pump }: Native,
+  given: Omit<World, 'dial' | 'relay' | 'park' | 'isOwn' | 'random'>,
+  { shim, pump, park }: Native,
   warn: Log['warn'],
   more: () => readonly Address[],
 ): Serving => {
@@ -61,6 +64,7 @@ export const openServing = (
     {
       dial: tcpDialer(tunedOpener(given.policy().sections.sockets, shim, dials)),
       relay: pump?.relay ?? relay,
+      park,
       random: Math.random,
       isOwn: ownAddresses(own, given.clock.now),
     },

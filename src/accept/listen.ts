@@ -38,6 +38,9 @@ export interface Listening {
 /** Opens a listener. Rejects with an Error that names the address, for example when it is taken. */
 export const listen = (options: ListenerOptions, world: World, shim: Shim | undefined): Promise<Listening> => {
   let open = 0
+  const left = () => {
+    open -= 1
+  }
   const server = createServer({ allowHalfOpen: true, noDelay: true }, (socket) => {
     // A stream without an error listener kills the process.
     socket.on('error', () => {})
@@ -45,9 +48,7 @@ export const listen = (options: ListenerOptions, world: World, shim: Shim | unde
     if (options.sockets !== undefined) tune(socket, options.sockets, shim)
     const found = originalDestination(socket, shim, options.destination)
     // Not the socket's close: a pumped connection goes on when its socket is gone.
-    void accept(socket, open, options, world, found).finally(() => {
-      open -= 1
-    })
+    accept({ socket, open, options, world, found, left })
   })
   return listening(server, options)
 }
@@ -69,42 +70,64 @@ export const listening = (server: Server, { address, name, reusePort = false }: 
     })
   })
 
-/** Takes an accepted connection through its life; resolves when it is over. */
-export const accept = async (
-  socket: Socket,
-  open: number,
-  options: ListenerOptions,
-  world: World,
-  found: Destination,
-): Promise<void> => {
-  const { name: listener, direction, maxConnections, proxyProtocol = 'none' } = options
-  const peer = { host: unmapped(socket.remoteAddress ?? ''), port: socket.remotePort ?? 0 }
-  const local = { host: unmapped(socket.localAddress ?? ''), port: socket.localPort ?? 0 }
-  const turnAway = (code: string, message: string) => {
-    const life = world.ledger.begin({ direction, listener, peer, destination: local })
-    world.ledger.end(life, 'refused', refuse(socket, code, message))
-  }
-  const go = async (header?: ProxyHeader) => {
-    const destination = destinationOf(found, header, world)
-    if (destination === undefined) return turnAway('NO_ORIGINAL_DESTINATION', 'unknown' in found ? found.unknown : '')
-    // A client of a listener with a fixed destination may have the port that we dial that destination from.
-    const isRedirected = options.destination === undefined
-    if (isRedirected && (await options.ownDials?.isOwn(peer, destination))) return turnAway('LOOP', OWN_DIAL)
-    await (options.serve ?? serve)(
-      { direction, listener, peer: header?.source ?? peer, destination, stream: socket },
-      world,
-    )
-  }
-  if (open > maxConnections) {
-    turnAway('LIMIT_CONNECTIONS', `listener ${listener} already has ${maxConnections} connections`)
-  } else if (proxyProtocol === 'none') {
-    await go()
-  } else {
-    await takeProxyHeader(socket, proxyProtocol, world.clock).then(go, (error: ProtocolError) =>
-      turnAway(error.code, error.message),
-    )
-  }
+/** A connection that was just accepted. */
+export interface Accepted {
+  readonly socket: Socket
+  /** Whose it is, where that is known already. */
+  readonly peer?: Address
+  /** How many there are of its listener, with it. */
+  readonly open: number
+  readonly options: ListenerOptions
+  readonly world: World
+  readonly found: Destination
+  /** Called when its life is over. */
+  readonly left: () => void
 }
+
+/** Takes an accepted connection through its life. Nothing here waits for its end but `left`: that would cost memory. */
+export const accept = (it: Accepted): void => {
+  const { socket, open, options, world } = it
+  const { name: listener, maxConnections, proxyProtocol = 'none' } = options
+  if (open > maxConnections)
+    return turnAway(it, 'LIMIT_CONNECTIONS', `listener ${listener} already has ${maxConnections} connections`)
+  if (proxyProtocol === 'none') return go(it, undefined)
+  void takeProxyHeader(socket, proxyProtocol, world.clock).then(
+    (header) => go(it, header),
+    (error: ProtocolError) => turnAway(it, error.code, error.message),
+  )
+}
+
+const go = (it: Accepted, header: ProxyHeader | undefined): void => {
+  const { options, world, found } = it
+  const destination = destinationOf(found, header, world)
+  if (destination === undefined) return turnAway(it, 'NO_ORIGINAL_DESTINATION', 'unknown' in found ? found.unknown : '')
+  // A client of a listener with a fixed destination may have the port that we dial that destination from.
+  const { ownDials } = options
+  if (ownDials === undefined || options.destination !== undefined) return begin(it, header, destination)
+  void ownDials.isOwn(peerOf(it), destination).then((isOwn) => {
+    if (isOwn) turnAway(it, 'LOOP', OWN_DIAL)
+    else begin(it, header, destination)
+  })
+}
+
+const begin = (it: Accepted, header: ProxyHeader | undefined, destination: Address): void => {
+  const { socket: stream, options, world, left } = it
+  const { name: listener, direction } = options
+  const peer = header?.source ?? peerOf(it)
+  void (options.serve ?? serve)({ direction, listener, peer, destination, stream }, world).then(left)
+}
+
+const turnAway = (it: Accepted, code: string, message: string): void => {
+  const { socket, options, world, left } = it
+  const { name: listener, direction } = options
+  const destination = { host: unmapped(socket.localAddress ?? ''), port: socket.localPort ?? 0 }
+  const life = world.ledger.begin({ direction, listener, peer: peerOf(it), destination })
+  world.ledger.end(life, 'refused', refuse(socket, code, message))
+  left()
+}
+
+const peerOf = ({ socket, peer }: Accepted): Address =>
+  peer ?? { host: unmapped(socket.remoteAddress ?? ''), port: socket.remotePort ?? 0 }
 
 const OWN_DIAL = 'it is a connection of the proxy itself, which the redirect must leave alone: see --proxy-uid'
 

@@ -10,6 +10,12 @@ import { NOT_REDIRECTED } from './originalDestination.ts'
 
 const ROUTE_GOOD_MS = 1_000 // what a verdict rests on beside the policy (our own addresses) changes slowly
 
+/** A stream without an error listener kills the process. */
+const ignored = (): void => {}
+
+/** Of a connection that the pump has dialled. */
+const ITS_OWN = { ownDials: { opened: () => {}, isOwn: async () => true } }
+
 /**
  * Opens a listener whose connections the pump accepts. Those that the policy calls opaque before a byte is read never
  * come to Node at all: once one is known, others from the same host to the same destination take its way, and only
@@ -97,10 +103,9 @@ export const pumpListener =
         }
       }
       const { socket, left } = connection.release()
-      socket.on('error', () => {})
+      socket.on('error', ignored)
       const found = destination === undefined ? NOT_REDIRECTED : { address: destination }
-      const own = isOwn ? { ownDials: { opened: () => {}, isOwn: async () => true } } : {}
-      void accept(socket, open, { ...options, ...own }, world, found).finally(left)
+      accept({ socket, peer, open, options: isOwn ? { ...options, ...ITS_OWN } : options, world, found, left })
     }
     // A candidate policy is asked about each.
     const wantsEach = () => world.ledger.wantsOutcomes || world.candidate?.() !== undefined

@@ -96,6 +96,8 @@ export const createEndpoint = (
         toHttp2: () => {},
         refused: () => {},
         count: life.count,
+        mayRest: false,
+        rest: () => false,
         ended,
       })
       life.closer = (why) => client.close(why)

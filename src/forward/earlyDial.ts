@@ -90,17 +90,32 @@ export const discard = (early: EarlyDial | undefined): void => {
   )
 }
 
+/** So long an early dial waits for the request that needs it: as long as the pool keeps one that nobody needs. */
+const UNUSED_MS = 3_000
+
 /** Dials as `dial` does, but for the first dial to where an early one already went: that one is taken. */
-export const useEarly = (early: EarlyDial | undefined, dial: Dial): { dial: Dial; discard: () => void } => {
+export const useEarly = (
+  early: EarlyDial | undefined,
+  dial: Dial,
+  clock: Clock,
+): { dial: Dial; discard: () => void } => {
   // One that was chosen among several is given back: a request chooses for itself.
   if (early !== undefined && !isFixed(early.place)) discard(early)
-  if (early === undefined || !isFixed(early.place)) return { dial, discard: () => {} }
+  if (early === undefined || !isFixed(early.place)) return { dial, discard: nothing }
+  const { place } = early
   let unused: EarlyDial | undefined = early
+  const discardUnused = () => {
+    discard(unused)
+    unused = undefined
+  }
+  // Requests may find others open, for as long as the client stays.
+  clock.after(UNUSED_MS, discardUnused)
   return {
     dial: (to, signal) => {
-      if (unused === undefined || early.place !== formatAddress(to)) return dial(to, signal)
+      if (unused === undefined || place !== formatAddress(to)) return dial(to, signal)
+      const { upstream } = unused
       unused = undefined
-      return early.upstream.then(({ stream }) => {
+      return upstream.then(({ stream }) => {
         // Hardly ever: it was closed again, or refused, while the client was silent; or it is inside TLS already, which
         // whoever dials here begins by the terms of its own request.
         if (!stream.destroyed && !stream.readableEnded && !('encrypted' in stream)) return stream
@@ -108,6 +123,8 @@ export const useEarly = (early: EarlyDial | undefined, dial: Dial): { dial: Dial
         return dial(to, signal)
       })
     },
-    discard: () => discard(unused),
+    discard: discardUnused,
   }
 }
+
+const nothing = (): void => {}

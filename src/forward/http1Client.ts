@@ -1,9 +1,7 @@
 import type { Duplex } from 'node:stream'
 import { type Target, targetOf } from '../codec/authority.ts'
 import { type Http1Event, type RequestRead, requestReader } from '../codec/http1.ts'
-import type { Http1Limits } from '../codec/http1Head.ts'
 import { upgradeSettings } from '../codec/http2Control.ts'
-import type { Clock } from '../net/clock.ts'
 import { hearBytes, stopHearing } from '../net/direct.ts'
 import { Fault } from '../net/fault.ts'
 import { ProtocolError } from '../net/protocolError.ts'
@@ -11,50 +9,13 @@ import { reset } from '../net/relay.ts'
 import type { Ending } from '../net/traffic.ts'
 import { BodyWriter } from './bodyWriter.ts'
 import { Deadline } from './deadline.ts'
-import {
-  type Answer,
-  type Asking,
-  type Fields,
-  type Open,
-  OUR_FAULT,
-  type RequestHead,
-  type ResponseHead,
-} from './exchange.ts'
+import { type Answer, type Asking, type Fields, OUR_FAULT, type RequestHead, type ResponseHead } from './exchange.ts'
 import { valuesOf } from './fields.ts'
 import { hasOption, upgradesOf } from './hopByHop.ts'
 import { answerHeadText, checkCoding, refusalText, statusOf, switchText } from './http1Answer.ts'
+import type { Http1ClientOptions } from './http1ClientOptions.ts'
 import { requestHead } from './http1RequestHead.ts'
 import { Output } from './output.ts'
-
-/** What a client-facing HTTP/1 connection may cost. */
-export interface Http1ClientLimits extends Http1Limits {
-  /** From the first byte of a head to its last. */
-  readonly headMs: number
-  /** Between a response and the next request. */
-  readonly idleMs: number
-}
-
-/** What becomes of an Upgrade: none, HTTP/2 on this connection, or a protocol that the upstream is to be asked for. */
-export type Upgrading =
-  | { readonly is: 'none' }
-  | { readonly is: 'http2' }
-  | { readonly is: 'other'; readonly protocol: string }
-
-/** What the connection is told by whoever runs it, and what it tells. */
-export interface Http1ClientOptions {
-  readonly limits: Http1ClientLimits
-  readonly clock: Clock
-  readonly open: Open
-  /** Of requests that do not name one: https where TLS was ended here. */
-  readonly scheme: 'http' | 'https'
-  readonly chooseUpgrade: (asked: readonly string[], head: RequestHead) => Upgrading
-  /** Hands the connection over to HTTP/2 (RFC 7540 section 3.2). */
-  readonly toHttp2: (head: RequestHead, settings: Buffer, rest: Buffer) => void
-  /** A request that was refused before it could be opened. */
-  readonly refused: (error: ProtocolError, status: number) => void
-  readonly count: { sent: number; received: number }
-  readonly ended: (ended: Ending, error?: Error) => void
-}
 
 /** Bytes of a request that wait for a slow upstream before the client is read no further. */
 const WINDOW_BYTES = 65_536
@@ -63,6 +24,8 @@ const PIPELINED_BYTES = 262_144
 /** After an answer that came early, so much of the rest is read and dropped, so that the answer is not lost in a reset. */
 const LINGER_BYTES = 1_048_576
 const LINGER_MS = 1000
+/** A client that is silent for so long is left to whoever waits for less: most have another request within that, or none. */
+const REST_MS = 3_000
 
 const CANCEL = 8
 const PROTOCOL_ERROR = 1
@@ -94,6 +57,7 @@ export class Http1Client implements Answer {
   #isPaused = false
   #answerUnacknowledged = 0
   #isBusy = false
+  #mayRest = false
   #why: Ending = 'closed'
   #lingered = 0
 
@@ -102,6 +66,7 @@ export class Http1Client implements Answer {
     this.#options = options
     this.#reader = requestReader(options.limits)
     this.#output = new Output(stream, this)
+    this.#output.total = options.count.received
     this.#body = new BodyWriter(this.#output)
     this.#deadline = new Deadline(options.clock, () => this.#late())
   }
@@ -120,6 +85,11 @@ export class Http1Client implements Answer {
   drain() {
     this.#isDraining = true
     if (this.#state === 'idle' && !this.#reader.isWithin) this.#lingerOn('closed')
+  }
+
+  /** The next request did not come in time. */
+  expire() {
+    this.#lingerOn('idleTimeout')
   }
 
   /** Ends now. */
@@ -244,7 +214,8 @@ export class Http1Client implements Answer {
     if (!this.#keepsAlive || this.#isDraining || this.#isLast) return this.#lingerOn('closed')
     this.#unacknowledged = 0
     if (this.#isPaused) this.#resume()
-    this.#deadline.in(this.#options.limits.idleMs)
+    this.#mayRest = this.#options.mayRest && this.#options.limits.idleMs > REST_MS
+    this.#deadline.in(this.#mayRest ? REST_MS : this.#options.limits.idleMs)
     // From within the reading of a batch that loop goes on by itself.
     if (!this.#isBusy) this.#advance(this.#next())
   }
@@ -366,7 +337,7 @@ export class Http1Client implements Answer {
     stopHearing(this.#stream)
     this.#stream.removeAllListeners('end')
     this.#deadline.stop()
-    this.#options.toHttp2(head, settings, this.#reader.rest())
+    this.#options.toHttp2(this.#stream, head, settings, this.#reader.rest())
     return true
   }
 
@@ -456,8 +427,18 @@ export class Http1Client implements Answer {
       return
     }
     if (this.#state !== 'idle') return
-    if (!this.#reader.isWithin) return this.#lingerOn('idleTimeout')
+    if (!this.#reader.isWithin) return this.#mayRest ? this.#rest() : this.#lingerOn('idleTimeout')
     this.#refuse(new ProtocolError('HTTP1_HEAD_TIMEOUT', 'the head of the request took too long'))
+  }
+
+  /** Leaves the stream to somebody else, who begins another client when there is something to do. */
+  #rest() {
+    this.#mayRest = false
+    const leftMs = this.#options.limits.idleMs - REST_MS
+    const isQuiet = !this.#isPaused && !this.#isClientDone && !this.#output.isBlocked
+    if (!isQuiet || !this.#options.rest(this.#stream, leftMs)) return this.#deadline.in(leftMs)
+    this.#state = 'over'
+    this.#deadline.stop()
   }
 
   #over(why: Ending, error?: Error) {

@@ -3,6 +3,7 @@ import type { Address } from '../net/address.ts'
 import type { Clock } from '../net/clock.ts'
 import type { Connection, Dial } from '../net/connection.ts'
 import type { Discovery } from '../net/endpoint.ts'
+import type { Park } from '../net/park.ts'
 import type { Relay } from '../net/relay.ts'
 import type { Traffic } from '../net/traffic.ts'
 import type { Facts, Protocol } from '../policy/facts.ts'
@@ -63,6 +64,8 @@ export interface Plan {
   readonly clock: Clock
   readonly random: () => number
   readonly relay: Relay
+  /** Where idle connections wait without a socket; absent, as in a replay: they keep theirs. */
+  readonly park?: Park | undefined
   readonly secure: Secure
   readonly early?: EarlyDial | undefined
   /** What stands in front of every request, where something does: it opens it, or answers itself. */

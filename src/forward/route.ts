@@ -16,7 +16,7 @@ import { choosingOf, impliedName } from './chooseUpstream.ts'
 import type { Choosing } from './choosing.ts'
 import type { Answer, Asking, Fields, Open, RequestHead, Upstream, UpstreamEvents } from './exchange.ts'
 import type { Origin } from './fields.ts'
-import type { Upgrading } from './http1Client.ts'
+import type { Upgrading } from './http1ClientOptions.ts'
 import { Http1Upstream } from './http1Upstream.ts'
 import { http2UpstreamOptions } from './http2Settings.ts'
 import { Http2Upstream } from './http2Upstream.ts'
@@ -39,7 +39,8 @@ export class Router {
   readonly #plan: Plan
   readonly #dial: Dial
   readonly #plainDial: Dial
-  readonly #targets = new Map<string, PoolTarget>()
+  /** Where requests of this connection went; made when the first one goes somewhere. */
+  #targets: Map<string, PoolTarget> | undefined
   readonly #limits: Http1Limits
   #policy: Policy
   #policyOf: Policy
@@ -68,6 +69,14 @@ export class Router {
     }
     this.#policy = plan.policy
     this.#policyOf = plan.policyNow()
+  }
+
+  /** Forgets what it would find again. Only between two requests. */
+  rest() {
+    this.#targets = undefined
+    this.#lastAddress = undefined
+    this.#lastSettings = undefined
+    this.#lastTarget = undefined
   }
 
   /** Opens a request: the same for either version of HTTP that the client speaks. */
@@ -234,6 +243,7 @@ export class Router {
       return this.#lastTarget!
     }
     const key = `${address.host} ${address.port} ${kind}`
+    this.#targets ??= new Map()
     let target = this.#targets.get(key)
     const connectMs = isPlain ? settings.connectMs : reachMs(settings.verdict, this.#policyOf.sections)
     if (target === undefined || target.limits !== settings.pool || target.connectMs !== connectMs) {

@@ -39,5 +39,6 @@ NAPI_MODULE_INIT() {
   shim_exports(env, exports);
   send_exports(env, exports);
   pump_exports(env, exports);
+  park_exports(env, exports);
   return exports;
 }

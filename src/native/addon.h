@@ -11,6 +11,7 @@
 void shim_exports(napi_env env, napi_value exports);
 void send_exports(napi_env env, napi_value exports);
 void pump_exports(napi_env env, napi_value exports);
+void park_exports(napi_env env, napi_value exports);
 
 enum { ARGUMENTS_MAX = 9 };
 

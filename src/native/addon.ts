@@ -8,6 +8,7 @@ export interface Addon {
   readonly getOption: (fd: number, level: number, name: number) => number
   readonly setOption: (fd: number, level: number, name: number, value: number) => number
   readonly setLinger: (fd: number, seconds: number) => number
+  readonly trimHeap: () => number
   readonly send: (fd: number, first: Buffer, firstBytes: number, second?: Buffer) => number
   readonly pumpStart: (pipesMax: number, ended: () => void) => number
   readonly pumpAdd: (
@@ -48,6 +49,10 @@ export interface Addon {
   readonly pumpTotal: (listener: number, sums: Float64Array) => void
   readonly pumpClose: (id: number) => void
   readonly pumpHold: (hold: boolean) => void
+  /** Something to park in, or minus errno. */
+  readonly parkOpen: (woken: (fd: number) => void) => object | number
+  readonly park: (lot: object, fd: number) => number
+  readonly unpark: (lot: object, fd: number) => boolean
   readonly SOL_SOCKET: number
   readonly SO_MARK: number
   readonly SO_KEEPALIVE: number
@@ -78,7 +83,7 @@ export const loadAddon = (path: string = BUILT, platform: string = process.platf
   if (platform !== 'linux') return { is: 'missing', reason: `the shim needs Linux, and this is ${platform}` }
   try {
     const addon = createRequire(import.meta.url)(path) as Partial<Addon>
-    if (addon.pumpTotal === undefined || addon.send === undefined)
+    if (addon.pumpTotal === undefined || addon.send === undefined || addon.parkOpen === undefined)
       return { is: 'missing', reason: `${path} was built from an older source. Run: ${BUILD}` }
     return { is: 'ready', value: addon as Addon }
   } catch (error) {

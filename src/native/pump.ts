@@ -1,12 +1,11 @@
 import { fail } from 'node:assert'
-import { Socket } from 'node:net'
+import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import type { Address } from '../net/address.ts'
-import { DIRECT_READS, makeDirect } from '../net/direct.ts'
 import type { Relay, RelayOptions } from '../net/relay.ts'
 import type { Ending, Traffic } from '../net/traffic.ts'
 import { type Addon, checked, type Loaded, loadAddon, systemError } from './addon.ts'
-import { fdOf } from './shim.ts'
+import { plainFd, socketOf } from './socket.ts'
 
 /** Moves the bytes of opaque connections on a thread of the shim, with splice, and accepts connections there. */
 export interface Pump {
@@ -136,7 +135,7 @@ export const loadPump = (plain: Relay, path?: string): Loaded<Pump> => {
   if (loaded.is === 'missing') return loaded
   const addon = loaded.value
   const relayed = new Map<number, Pumped>()
-  const listeners = new Map<number, PumpListenOptions>()
+  const listeners = new Map<number, PumpListenOptions & { readonly left: () => void }>()
   const stopped = new Set<number>()
   const told = new Map<number, Ending>()
   const heard: Rows = { rows: new Float64Array(ROWS * ROW), hosts: [] }
@@ -179,7 +178,7 @@ export const loadPump = (plain: Relay, path?: string): Loaded<Pump> => {
   const ask = (row: number) => {
     const { id, listener, peer, destination } = carriedIn(heard, row)
     const open = rows[row * ROW + 2]!
-    const { asked } = listeners.get(listener) ?? fail(`the pump accepted for listener ${listener}`)
+    const { asked, left } = listeners.get(listener) ?? fail(`the pump accepted for listener ${listener}`)
     asked({
       peer,
       destination: destination.host === '' ? undefined : destination,
@@ -190,10 +189,7 @@ export const loadPump = (plain: Relay, path?: string): Loaded<Pump> => {
         checked('pumpTakeRoute', taken)
       },
       release: () => {
-        const fd = checked('pumpRelease', addon.pumpRelease(id))
-        const socket = new Socket({ fd, allowHalfOpen: true, readable: true, writable: true, ...DIRECT_READS })
-        makeDirect(socket, (first, firstBytes, second) => addon.send(fd, first, firstBytes, second))
-        return { socket, left: () => addon.pumpLeft(listener) }
+        return { socket: socketOf(addon, checked('pumpRelease', addon.pumpRelease(id))), left }
       },
     })
   }
@@ -258,7 +254,8 @@ export const loadPump = (plain: Relay, path?: string): Loaded<Pump> => {
   const listen = (fd: number, options: PumpListenOptions) => {
     const { host, port } = options.destination ?? { host: '', port: 0 }
     const listener = checked('pumpListen', addon.pumpListen(fd, host, port, options.maxConnections, options.isNear))
-    listeners.set(listener, options)
+    // One for all its connections, however many are open.
+    listeners.set(listener, { ...options, left: () => addon.pumpLeft(listener) })
     hold()
     const stop = () => {
       if (stopped.has(listener)) return
@@ -299,13 +296,6 @@ const handOver = (addon: Addon, client: Duplex, upstream: Duplex, options: Relay
   client.destroy()
   upstream.destroy()
   return id
-}
-
-/** The descriptor of a connected socket that has nothing left to write; TLS and all other streams have none here. */
-const plainFd = (stream: Duplex): number | undefined => {
-  if (Object.getPrototypeOf(stream) !== Socket.prototype || stream.destroyed) return undefined
-  if ((stream as Socket).connecting || stream.writableLength > 0 || stream.writableEnded) return undefined
-  return fdOf(stream)
 }
 
 /** All that Node has read of a stream and nobody has taken yet. */

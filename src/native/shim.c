@@ -8,6 +8,9 @@
 #include "addon.h"
 #include <arpa/inet.h>
 #include <errno.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <string.h>
@@ -73,6 +76,16 @@ static napi_value set_linger(napi_env env, napi_callback_info info) {
   return number(env, setsockopt(argv[0], SOL_SOCKET, SO_LINGER, &linger, sizeof linger) == 0 ? 0 : -errno);
 }
 
+/* trimHeap(): gives the system the pages back that malloc has and that nothing is in. */
+static napi_value trim_heap(napi_env env, napi_callback_info info) {
+  (void)info;
+#ifdef __GLIBC__
+  return number(env, malloc_trim(0));
+#else
+  return number(env, 0); /* musl does it by itself */
+#endif
+}
+
 static void add_constant(napi_env env, napi_value exports, const char *name, int32_t value) {
   napi_set_named_property(env, exports, name, number(env, value));
 }
@@ -82,6 +95,7 @@ void shim_exports(napi_env env, napi_value exports) {
   add_function(env, exports, "getOption", get_option);
   add_function(env, exports, "setOption", set_option);
   add_function(env, exports, "setLinger", set_linger);
+  add_function(env, exports, "trimHeap", trim_heap);
 
   add_constant(env, exports, "SOL_SOCKET", SOL_SOCKET);
   add_constant(env, exports, "SO_MARK", SO_MARK);

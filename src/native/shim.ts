@@ -31,6 +31,8 @@ export interface Shim {
   setKeepalive(fd: number, keepalive: Keepalive | undefined): void
   /** The next close() sends RST instead of FIN and drops what was not sent yet. */
   setAbortiveClose(fd: number, on: boolean): void
+  /** Gives the system back what malloc has and nobody uses. */
+  trimHeap(): void
   /** How many bytes of `first`, up to `firstBytes`, and then of `second` the system took at once; minus errno if none. */
   send(fd: number, first: Buffer, firstBytes: number, second?: Buffer): number
 }
@@ -92,6 +94,7 @@ export const shimOf = (addon: Addon): Shim => {
     setAbortiveClose: (fd, on) => {
       checked('setsockopt', addon.setLinger(fd, on ? 0 : -1))
     },
+    trimHeap: addon.trimHeap,
     send: addon.send,
   }
 }

@@ -10,7 +10,8 @@ export interface Connection {
   readonly peer: Address
   /** Where the client meant to go, before any redirect. */
   readonly destination: Address
-  readonly stream: Duplex
+  /** While it is parked, none that can be read. */
+  stream: Duplex
   /** The listener that took it, for the log: its name in the configuration. */
   readonly listener: string
 }

@@ -42,9 +42,12 @@ export const ruleMatches = (rule: Rule, facts: Facts): boolean | undefined => {
  * answers as the whole policy does for the same facts and more, as long as none of them changes: narrow again, from the
  * whole policy, where one does (what is spoken inside TLS).
  */
-export const narrow = (policy: Policy, facts: Facts): Policy => ({
-  ...policy,
-  candidates: narrowSet(policy.candidates, policy.indexes, facts),
-  indexes: policy.indexes.filter((index) => index.find(facts) === undefined),
-  trial: policy.trial && narrow(policy.trial, facts),
-})
+export const narrow = (policy: Policy, facts: Facts): Policy =>
+  policy.open.length === 0 && policy.trial === undefined
+    ? policy
+    : {
+        ...policy,
+        candidates: narrowSet(policy.candidates, policy.indexes, facts),
+        indexes: policy.indexes.filter((index) => index.find(facts) === undefined),
+        trial: policy.trial && narrow(policy.trial, facts),
+      }

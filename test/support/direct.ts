@@ -38,7 +38,7 @@ export const listenDirect =
     const server = createServer({ pauseOnConnect: true }, (plain) => {
       const socket = direct(plain, shim)
       socket.on('error', () => {})
-      void accept(socket, ++count, options, world, { address: options.destination! }).finally(() => count--)
+      accept({ socket, open: ++count, options, world, found: { address: options.destination! }, left: () => count-- })
     })
     const opened = await listening(server, options)
     return { address: opened.address, close: () => server.close() }
