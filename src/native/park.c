@@ -135,7 +135,7 @@ static napi_value park_open(napi_env env, napi_callback_info info) {
   return number(env, -ENOSYS);
 }
 
-static struct lot *arguments(napi_env env, napi_callback_info info, int32_t *fd) {
+static struct lot *lot_and_fd(napi_env env, napi_callback_info info, int32_t *fd) {
   napi_value argv[2];
   size_t argc = 2;
   void *lot = NULL;
@@ -150,7 +150,7 @@ static struct lot *arguments(napi_env env, napi_callback_info info, int32_t *fd)
 /* park(lot, fd): the descriptor it has now, a duplicate, because closing `fd` is its owner's; or minus errno. */
 static napi_value park(napi_env env, napi_callback_info info) {
   int32_t fd;
-  struct lot *lot = arguments(env, info, &fd);
+  struct lot *lot = lot_and_fd(env, info, &fd);
   if (lot == NULL) return NULL;
   int own = fcntl(fd, F_DUPFD_CLOEXEC, 0);
   if (own < 0) return number(env, -errno);
@@ -168,7 +168,7 @@ static napi_value park(napi_env env, napi_callback_info info) {
 /* unpark(lot, fd): whether it was parked; it is the caller's then. */
 static napi_value unpark(napi_env env, napi_callback_info info) {
   int32_t fd;
-  struct lot *lot = arguments(env, info, &fd);
+  struct lot *lot = lot_and_fd(env, info, &fd);
   if (lot == NULL) return NULL;
   bool found = holds(lot, fd);
   if (found) take_out(lot, fd);

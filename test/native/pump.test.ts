@@ -29,6 +29,7 @@ const played = (folder: string) => {
     },
     send: () => 0,
     pumpHold: () => {},
+    parkOpen: () => 0,
     pumpListen: () => 0,
     pumpTakeAccepted: (rows: Float64Array, hosts: string[]) => give(accepted, rows, hosts),
     pumpTakeEnded: (rows: Float64Array, hosts: string[]) => give(ended, rows, hosts),
