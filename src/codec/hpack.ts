@@ -13,6 +13,9 @@ export interface HpackLimits {
 
 const malformed = (what: string): ProtocolError => new ProtocolError('HTTP2_COMPRESSION_ERROR', what)
 
+/** Where coded text is written, and made a string of before anything else can happen. */
+const scratch = Buffer.allocUnsafeSlow(8192)
+
 /** Header blocks to fields (RFC 7541). Kept for the life of a connection; after a throw the connection is lost. */
 export class HpackDecoder {
   /** Of the block decoded last: all marks of its fields together. */
@@ -26,7 +29,6 @@ export class HpackDecoder {
   readonly #limits: HpackLimits
   readonly #tableBytesMax: number
   readonly #table: DynamicTable
-  #scratch: Buffer = Buffer.allocUnsafeSlow(1024)
   #at = 0
 
   constructor(limits: HpackLimits, tableBytesMax = TABLE_BYTES) {
@@ -106,8 +108,8 @@ export class HpackDecoder {
     this.#at += length
     if (!isHuffman) return latin1(bytes, start, start + length)
     // The shortest code has five bits.
-    if (length * 8 > this.#scratch.length * 5) this.#scratch = Buffer.allocUnsafeSlow(length * 2)
-    return latin1(this.#scratch, 0, huffmanDecode(bytes, start, start + length, this.#scratch))
+    const text = length * 8 > scratch.length * 5 ? Buffer.allocUnsafeSlow(length * 2) : scratch
+    return latin1(text, 0, huffmanDecode(bytes, start, start + length, text))
   }
 }
 
@@ -168,7 +170,7 @@ const newSlot = (name: string): Slot => ({
 /** Fields to header blocks (RFC 7541). Names may come in any case and leave in lower case. */
 export class HpackEncoder {
   readonly #table: DynamicTable
-  readonly #slots = new Map<string, Slot>()
+  #slots = new Map<string, Slot>()
   /** The smallest and the last size the table was given since the last block; -1: none (RFC 7541 4.2). */
   #smallest = -1
 
@@ -182,6 +184,17 @@ export class HpackEncoder {
     if (size === this.#table.bytesMax) return
     this.#smallest = this.#smallest < 0 ? size : Math.min(this.#smallest, size)
     this.#table.resize(size)
+  }
+
+  /** Gives up its table, and the peer's with it when the next block begins: it is soon filled again. */
+  forget(): void {
+    if (this.#table.count === 0 && this.#smallest < 0) return
+    const { bytesMax } = this.#table
+    this.#table.resize(0)
+    this.#table.resize(bytesMax)
+    this.#table.release()
+    this.#slots = new Map()
+    this.#smallest = 0
   }
 
   /** Begins a header block: what is written first, and where fields go on. */

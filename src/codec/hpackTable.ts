@@ -152,6 +152,10 @@ const staticEntry = (line: string): Entry => {
 /** RFC 7541 appendix A. The first entry has index 1, which is 0 here. */
 export const STATIC_TABLE: readonly Entry[] = STATIC_FIELDS.split('\n').map(staticEntry)
 
+/** What a table has before its first entry: nothing is written into it. */
+const NO_ENTRIES: (Entry | undefined)[] = []
+const RING_MIN = 8
+
 /** Fields in the order they came, the oldest leaving when there are too many bytes (RFC 7541 4). */
 export class DynamicTable {
   bytesMax: number
@@ -160,7 +164,7 @@ export class DynamicTable {
   /** How many entries were ever inserted: the newest has this number, so numbers never move as indices do. */
   inserted = 0
   readonly #onEvicted: ((entry: Entry, number: number) => void) | undefined
-  #ring: (Entry | undefined)[] = new Array(16).fill(undefined)
+  #ring: (Entry | undefined)[] = NO_ENTRIES
 
   constructor(bytesMax: number, onEvicted?: (entry: Entry, number: number) => void) {
     this.bytesMax = bytesMax
@@ -184,6 +188,11 @@ export class DynamicTable {
     return true
   }
 
+  /** Gives its memory back. Only while it is empty. */
+  release(): void {
+    this.#ring = NO_ENTRIES
+  }
+
   resize(bytesMax: number): void {
     this.bytesMax = bytesMax
     this.#evict(bytesMax)
@@ -203,7 +212,7 @@ export class DynamicTable {
 
   #grow(): void {
     const old = this.#ring
-    const ring: (Entry | undefined)[] = new Array(old.length * 2).fill(undefined)
+    const ring: (Entry | undefined)[] = new Array(Math.max(RING_MIN, old.length * 2)).fill(undefined)
     for (let age = 0; age < this.count; age++) {
       const number = this.inserted - age
       ring[number & (ring.length - 1)] = old[number & (old.length - 1)]

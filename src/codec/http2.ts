@@ -5,7 +5,7 @@ import { beginData, endData, readDataPiece } from './http2Data.ts'
 import { collectBlock, continueBlock } from './http2Head.ts'
 import { refill, spendChatter } from './http2Patience.ts'
 import { pump, sendGoaway } from './http2Send.ts'
-import type { Http2 } from './http2State.ts'
+import { type Http2, NO_BYTES } from './http2State.ts'
 
 /**
  * Takes what the peer sent, in any pieces, and tells the handler what it means. Answers of the protocol itself are in
@@ -107,8 +107,7 @@ const readHeld = <O>(h2: Http2<O>, bytes: Buffer, start: number): number => {
   if (h2.heldBytes < FRAME_HEAD_BYTES + length) return at + count
   h2.heldBytes = 0
   const frame = h2.held
-  // A buffer that grew for a large frame is not kept.
-  if (frame.length > 1024) h2.held = Buffer.allocUnsafeSlow(64)
+  h2.held = NO_BYTES
   readFrame(h2, frame, 0, length)
   return at + count
 }

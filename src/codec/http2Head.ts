@@ -1,7 +1,7 @@
 import { connectionError, FLAG } from './http2Codes.ts'
 import { badTrailers, readRequest, readResponse } from './http2Message.ts'
 import { earnChatter, spendChatter } from './http2Patience.ts'
-import { type Http2, howClosed, isIdle, newStream, type Stream } from './http2State.ts'
+import { type Http2, howClosed, isIdle, NO_BYTES, newStream, type Stream } from './http2State.ts'
 import { endRemote, isRemoteOpen, refuseStream, strayFrame, streamError } from './http2Stream.ts'
 
 /** A block may come in so many frames: 64 KiB need five, and nobody has a reason for many more. */
@@ -67,7 +67,7 @@ export const continueBlock = <O>(
   if ((flags & FLAG.endHeaders) === 0) return
   const { block } = h2
   h2.blockStream = 0
-  h2.block = Buffer.alloc(0)
+  h2.block = NO_BYTES
   blockCame(h2, id, block, 0, length)
 }
 

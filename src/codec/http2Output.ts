@@ -1,8 +1,13 @@
 import { FLAG, FRAME, FRAME_HEAD_BYTES } from './http2Codes.ts'
 import { borrowSegment, returnSegment, SEGMENT_BYTES } from './segments.ts'
 
-/** What a connection keeps for itself; most turns of most connections need no more. */
+/** What a connection borrows for a turn; most turns of most connections need no more. */
 const FIRST_BYTES = 4096
+/** 1 MiB, for all connections together. */
+const FIRST_SPARES_MAX = 256
+
+const firstSpares: Buffer[] = []
+const NO_BYTES = Buffer.alloc(0)
 
 /**
  * What one connection has to send. Frames are written one behind the other into buffers, and whoever owns the socket
@@ -10,14 +15,12 @@ const FIRST_BYTES = 4096
  */
 export class Http2Output {
   /** Valid until the next call of `reserve`. */
-  buffer: Buffer = Buffer.allocUnsafeSlow(FIRST_BYTES)
+  buffer: Buffer = NO_BYTES
   /** How much of the buffer is written. Whoever writes into it moves this. */
   length = 0
   /** Full buffers before it, and how much they hold. */
   #full: Buffer[] = []
   #fullBytes = 0
-  /** The small buffer, while it is not in use. */
-  #first: Buffer | undefined
 
   /** All that waits to be taken, in bytes. */
   get bytes(): number {
@@ -32,6 +35,8 @@ export class Http2Output {
     this.#fullBytes += this.length
     this.length = 0
     if (bytes > SEGMENT_BYTES) this.buffer = Buffer.allocUnsafeSlow(bytes)
+    else if (this.#fullBytes === 0 && bytes <= FIRST_BYTES)
+      this.buffer = firstSpares.pop() ?? Buffer.allocUnsafeSlow(FIRST_BYTES)
     else this.buffer = borrowSegment()
   }
 
@@ -40,8 +45,7 @@ export class Http2Output {
     const taken = this.#full
     if (this.length > 0) taken.push(this.buffer.subarray(0, this.length))
     else this.giveBack([this.buffer])
-    this.buffer = this.#first ?? Buffer.allocUnsafeSlow(FIRST_BYTES)
-    this.#first = undefined
+    this.buffer = NO_BYTES
     this.#full = []
     this.#fullBytes = 0
     this.length = 0
@@ -51,8 +55,8 @@ export class Http2Output {
   /** Nobody looks any longer at these, which `take` returned. */
   giveBack(taken: readonly Buffer[]): void {
     for (const bytes of taken) {
-      if (bytes.buffer.byteLength === FIRST_BYTES) this.#first ??= Buffer.from(bytes.buffer)
-      else returnSegment(bytes)
+      if (bytes.buffer.byteLength !== FIRST_BYTES) returnSegment(bytes)
+      else if (firstSpares.length < FIRST_SPARES_MAX) firstSpares.push(Buffer.from(bytes.buffer))
     }
   }
 

@@ -107,7 +107,7 @@ export interface Http2<O> {
   readonly patience: Patience
   readonly streams: Map<number, Stream<O>>
   /** Recently closed streams, oldest overwritten first: the id times four, plus how it closed. */
-  readonly closedStreams: Float64Array
+  readonly closedStreams: number[]
   closedCount: number
   /** Set by the owner of the socket while too much output waits for it: no DATA is written. */
   isCongested: boolean
@@ -153,6 +153,9 @@ export interface Http2<O> {
 
 const CLOSED_REMEMBERED = 128 // twice what a window of frames in flight usually holds
 
+/** What waits for nothing is kept in: most connections are idle most of the time. */
+export const NO_BYTES = Buffer.alloc(0)
+
 export const newHttp2 = <O>(role: Role, handler: Http2Handler<O>, limits: Http2Limits = HTTP2_LIMITS): Http2<O> => ({
   role,
   limits,
@@ -162,12 +165,12 @@ export const newHttp2 = <O>(role: Role, handler: Http2Handler<O>, limits: Http2L
   encoder: new HpackEncoder(),
   patience: newPatience(),
   streams: new Map(),
-  closedStreams: new Float64Array(CLOSED_REMEMBERED),
+  closedStreams: [],
   closedCount: 0,
   isCongested: false,
   failure: undefined,
   expects: role === 'server' ? 'preface' : 'settings',
-  held: Buffer.allocUnsafeSlow(64),
+  held: NO_BYTES,
   heldBytes: 0,
   dataStream: undefined,
   dataLeft: 0,
@@ -178,7 +181,7 @@ export const newHttp2 = <O>(role: Role, handler: Http2Handler<O>, limits: Http2L
   blockIsLast: false,
   blockIsCircular: false,
   blockFrames: 0,
-  block: Buffer.alloc(0),
+  block: NO_BYTES,
   blockBytes: 0,
   lastPeerStream: 0,
   nextStream: 1,
@@ -224,6 +227,19 @@ export const newStream = <O>(
   return stream
 }
 
+/** Whether nothing of the connection is under way, in either direction. */
+export const isAtRest = <O>(h2: Http2<O>): boolean =>
+  h2.expects === 'frames' &&
+  h2.streams.size === 0 &&
+  h2.waiting.length === 0 &&
+  h2.output.bytes === 0 &&
+  h2.heldBytes === 0 &&
+  h2.blockStream === 0 &&
+  !h2.isInData &&
+  h2.failure === undefined &&
+  h2.goawaySent < 0 &&
+  !h2.goawayRead
+
 /** How a stream closed: both ends said END_STREAM, we reset it, the peer did. Not remembered: `unknown`. */
 export type Closed = 'ended' | 'byUs' | 'byPeer' | 'unknown'
 
@@ -236,13 +252,17 @@ export const closeStream = <O>(h2: Http2<O>, stream: Stream<O>, how: Closed): vo
   stream.queue = undefined
   stream.ending = 'no'
   h2.streams.delete(stream.id)
-  h2.closedStreams[h2.closedCount++ % CLOSED_REMEMBERED] = stream.id * 4 + CLOSED.indexOf(how)
+  rememberClosed(h2, stream.id, how)
+}
+
+/** A stream of this id was closed, or refused. */
+export const rememberClosed = <O>(h2: Http2<O>, id: number, how: Closed): void => {
+  h2.closedStreams[h2.closedCount++ % CLOSED_REMEMBERED] = id * 4 + CLOSED.indexOf(how)
 }
 
 /** How the stream of this id, which is not in the table and not idle, was closed. */
 export const howClosed = <O>(h2: Http2<O>, id: number): Closed => {
-  for (let at = 0; at < CLOSED_REMEMBERED; at++) {
-    const closed = h2.closedStreams[at]!
+  for (const closed of h2.closedStreams) {
     const how = closed % 4
     if (closed - how === id * 4) return CLOSED[how]!
   }

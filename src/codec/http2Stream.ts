@@ -1,7 +1,7 @@
 import { connectionError, ERROR, type ErrorName, FRAME } from './http2Codes.ts'
 import { earnReset, spendChatter, spendReset } from './http2Patience.ts'
 import { isAnswered, releaseUnread } from './http2Send.ts'
-import { closeStream, type Http2, howClosed, type Stream } from './http2State.ts'
+import { closeStream, type Http2, howClosed, rememberClosed, type Stream } from './http2State.ts'
 
 /** Whether the peer may still send on it. */
 export const isRemoteOpen = <O>(stream: Stream<O>): boolean =>
@@ -34,7 +34,7 @@ export const streamError = <O>(h2: Http2<O>, stream: Stream<O>, name: ErrorName,
 export const refuseStream = <O>(h2: Http2<O>, id: number, name: ErrorName, why: string): void => {
   spendReset(h2.patience, `stream errors (${why})`)
   h2.output.number(FRAME.rstStream, id, ERROR[name])
-  h2.closedStreams[h2.closedCount++ % h2.closedStreams.length] = id * 4 + 1
+  rememberClosed(h2, id, 'byUs')
   h2.handler.requestRefused(name, why)
 }
 

@@ -11,7 +11,8 @@ import { Router } from './route.ts'
 /** A connection that speaks HTTP/2: each request goes where the policy says. */
 export const http2: Forwarder = (stream: Duplex, plan: Plan, dial: Dial): Promise<Traffic> => {
   discard(plan.early)
-  return new Promise((resolve) => serve(stream, plan, new Router(plan, dial), resolve))
+  const later = plan.early === undefined ? plan : { ...plan, early: undefined }
+  return new Promise((resolve) => serve(stream, later, new Router(later, dial), resolve))
 }
 
 /** The same for an HTTP/1.1 connection that was upgraded: its first request is stream 1 (RFC 7540 section 3.2). */
@@ -44,7 +45,8 @@ const serve = (
     times: http2Times(plan),
     clock,
     count: life.count,
-    ended: (ended, error) => {
+    parking: plan.park && { park: plan.park, connection: plan.connection, rests: () => router.rest() },
+    ended: (ended, error, stream) => {
       const told = () => done({ ...life.count, ended, ...(error && { error: described(error) }) })
       // A GOAWAY is on its way: closing with bytes of the client unread would reset the connection, and overtake it.
       if (stream.writableEnded && !stream.destroyed && !stream.readableEnded) stream.once('close', told)

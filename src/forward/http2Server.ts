@@ -18,7 +18,7 @@ import {
   type RequestHead,
   type ResponseHead,
 } from './exchange.ts'
-import { type Http2Times, Http2Wire } from './http2Wire.ts'
+import { type Http2Times, Http2Wire, type Parking } from './http2Wire.ts'
 
 /** What a client-facing HTTP/2 connection needs from the program around it. */
 export interface Http2Face {
@@ -33,7 +33,9 @@ export interface Http2Face {
   readonly clock: Clock
   /** Live bytes of the connection, from the client and to it. */
   readonly count: { sent: number; received: number }
-  readonly ended: (how: Ending, error: Error | undefined) => void
+  readonly parking?: Parking | undefined
+  /** `stream`: the one that carries it now, which need not be the first. */
+  readonly ended: (how: Ending, error: Error | undefined, stream: Duplex) => void
 }
 
 /** An HTTP/1.1 request that asked for h2c: it becomes stream 1 (RFC 7540 3.2). */
@@ -71,7 +73,7 @@ class Http2Server implements Http2Handler<ServerStream>, Http2Serving {
     this.face = face
     const h2 = newHttp2<ServerStream>('server', this, face.limits)
     const lost = (ended: Ending, error: Error | undefined) => this.#lost(ended, error)
-    this.wire = new Http2Wire(stream, h2, face.clock, face.times, lost, face.count)
+    this.wire = new Http2Wire(stream, h2, face.clock, face.times, lost, face.count, face.parking)
   }
 
   begin(upgraded: Upgraded | undefined): void {
@@ -169,7 +171,7 @@ class Http2Server implements Http2Handler<ServerStream>, Http2Serving {
     this.wire.h2.streams.clear()
     const why = ended === 'internalError' ? OUR_FAULT : undefined
     for (const { owner } of streams) owner?.gaveUp(ERROR.CANCEL, why)
-    this.face.ended(ended, error)
+    this.face.ended(ended, error, this.wire.stream)
   }
 }
 

@@ -3,11 +3,12 @@ import type { Duplex } from 'node:stream'
 import { fail, receive } from '../codec/http2.ts'
 import { connectionError, ERROR } from '../codec/http2Codes.ts'
 import { LAST_STREAM_UNKNOWN, pump, resetStream, sendGoaway, sendPing, start } from '../codec/http2Send.ts'
-import type { Http2 } from '../codec/http2State.ts'
+import { type Http2, isAtRest } from '../codec/http2State.ts'
 import { SEGMENT_BYTES } from '../codec/segments.ts'
 import type { Clock } from '../net/clock.ts'
 import { type Direct, directOf, hearBytes } from '../net/direct.ts'
 import { Fault, faulted } from '../net/fault.ts'
+import { type Guest, PARKED, type Park } from '../net/park.ts'
 import { ProtocolError } from '../net/protocolError.ts'
 import type { Ending } from '../net/traffic.ts'
 import { flushLater } from './turn.ts'
@@ -41,13 +42,28 @@ const WORTH_BYTES = SEGMENT_BYTES / 2
 /** How long a client may go on opening streams after the first GOAWAY. */
 const GOODBYE_MS = 1_000
 
+/** A connection that is silent for so long, and has no streams, need not keep its socket. */
+const REST_MS = 3_000
+
+/** Where a connection without streams may wait, and who else then forgets what is easily found again. */
+export interface Parking {
+  readonly park: Park
+  readonly connection: Guest['connection']
+  readonly rests: () => void
+}
+
 /** The end of the connection: how, and for which error of the peer or the network. */
 export type OnLost = (ended: Ending, error: Error | undefined) => void
 
+const nothing = (): void => {}
+
 /** Carries bytes between a stream and the codec, and keeps the connection's time. */
-export class Http2Wire<O> {
+export class Http2Wire<O> implements Guest {
   readonly h2: Http2<O>
-  readonly #stream: Duplex
+  place = 0
+  until = 0
+  #stream: Duplex
+  readonly #parking: Parking | undefined
   readonly #clock: Clock
   readonly #times: Http2Times
   readonly #onLost: OnLost
@@ -55,7 +71,7 @@ export class Http2Wire<O> {
   readonly #count: { sent: number; received: number } | undefined
   /** A plain socket has taken the bytes when it says so; other streams may keep them. */
   readonly #takesAtOnce: boolean
-  readonly #direct: Direct | undefined
+  #direct: Direct | undefined
   /** Buffers that the socket may still be writing. */
   readonly #lent: Buffer[] = []
   /** Counts what came, of whatever kind: while it grows, the peer lives. */
@@ -70,7 +86,7 @@ export class Http2Wire<O> {
   #heardAt: number
   #busyAt: number
   #why: Ending = 'closed'
-  #cancelTimer = (): void => {}
+  #cancelTimer = nothing
 
   constructor(
     stream: Duplex,
@@ -79,6 +95,7 @@ export class Http2Wire<O> {
     times: Http2Times,
     onLost: OnLost,
     count?: { sent: number; received: number },
+    parking?: Parking,
   ) {
     this.h2 = h2
     this.#stream = stream
@@ -88,6 +105,7 @@ export class Http2Wire<O> {
     this.#count = count
     this.#takesAtOnce = stream instanceof Socket
     this.#direct = directOf(stream)
+    this.#parking = this.#direct === undefined ? undefined : parking
     this.#begunAt = clock.now()
     this.#heardAt = this.#begunAt
     this.#busyAt = this.#begunAt
@@ -96,15 +114,44 @@ export class Http2Wire<O> {
   /** Says hello and begins to read. */
   begin(): void {
     start(this.h2)
+    this.#listen()
+    const stream = this.#stream
+    this.#watch(
+      Math.min(this.#times.settingsMs, this.#times.idleMs, this.#parking ? REST_MS : Number.POSITIVE_INFINITY),
+    )
+    this.touch()
+    if (stream.destroyed) this.#lost('clientReset', undefined)
+    else if (stream.readableEnded) this.#ended()
+  }
+
+  /** What carries it now. */
+  get stream(): Duplex {
+    return this.#stream
+  }
+
+  /** As a guest of the park: its own stream is with the connection. */
+  get connection(): Guest['connection'] {
+    return this.#parking!.connection
+  }
+
+  woken(stream: Duplex, isLate: boolean): void {
+    this.#stream = stream
+    this.#direct = directOf(stream)
+    this.#heardAt = this.#clock.now()
+    this.#listen()
+    this.#watch(REST_MS)
+    if (isLate) this.drain('idleTimeout')
+  }
+
+  #listen(): void {
     const stream = this.#stream
     hearBytes(stream, (bytes) => this.#read(bytes))
     stream.on('end', () => this.#ended())
     stream.on('error', (error) => this.#lost(error instanceof Fault ? 'internalError' : 'clientReset', error))
-    stream.on('close', () => this.#lost('clientReset', undefined))
-    this.#watch(Math.min(this.#times.settingsMs, this.#times.idleMs))
-    this.touch()
-    if (stream.destroyed) this.#lost('clientReset', undefined)
-    else if (stream.readableEnded) this.#ended()
+    stream.on('close', () => {
+      // Unless it has been parked since.
+      if (stream === this.#stream) this.#lost('clientReset', undefined)
+    })
   }
 
   /** There is, or may be, something to send. */
@@ -130,6 +177,7 @@ export class Http2Wire<O> {
   /** Takes no new streams, lets those in flight end, then closes. */
   drain(why: Ending = 'closed'): void {
     if (this.#isClosing) return
+    this.#awake()
     this.#isClosing = true
     this.#why = why
     if (this.h2.role === 'server') {
@@ -147,6 +195,7 @@ export class Http2Wire<O> {
   /** Ends at once; what the peer has not been told yet is lost. */
   close(why: Ending, name: 'NO_ERROR' | 'CANCEL' | 'INTERNAL_ERROR' = 'NO_ERROR'): void {
     if (this.#isOver) return
+    this.#awake()
     sendGoaway(this.h2, this.h2.lastPeerStream, ERROR[name])
     this.#writeAll()
     this.#lost(why, undefined)
@@ -301,14 +350,38 @@ export class Http2Wire<O> {
     if (this.#isPinged && silent >= pingMs) return this.#expired('NO_ERROR', `PING not answered within ${pingMs} ms`)
     const isIdle = this.h2.streams.size === 0
     const idleLeft = isIdle && this.#busyAt >= 0 ? this.#busyAt + idleMs - now : idleMs
+    const restLeft = this.#parking && isIdle ? Math.max(this.#busyAt, this.#heardAt) + REST_MS - now : idleLeft
+    if (restLeft <= 0 && idleLeft > 0 && this.#rest(idleLeft)) return
     if (idleLeft <= 0) this.drain('idleTimeout')
     else if (!isIdle && !this.#isPinged && silent >= keepaliveMs) {
       this.#isPinged = true
       sendPing(this.h2)
       this.touch()
     }
-    const nearest = Math.min(settingsLeft, idleLeft > 0 ? idleLeft : idleMs, keepaliveMs - (isIdle ? 0 : silent))
+    const idleIn = Math.min(idleLeft > 0 ? idleLeft : idleMs, restLeft > 0 ? restLeft : REST_MS)
+    const nearest = Math.min(settingsLeft, idleIn, keepaliveMs - (isIdle ? 0 : silent))
     this.#watch(this.#isPinged ? pingMs : Math.max(1, nearest))
+  }
+
+  /** Whether it waits in the park from now on. */
+  #rest(forMs: number): boolean {
+    const isQuiet = this.#isAcknowledged && !this.#isClosing && !this.#isPinged && !this.#isPaused && !this.#isDirty
+    if (!isQuiet || this.#lent.length > 0 || !isAtRest(this.h2)) return false
+    const stream = this.#stream
+    this.#stream = PARKED
+    if (this.#parking?.park.leave(stream, this, forMs)) {
+      this.#direct = undefined
+      this.#cancelTimer = nothing
+      this.h2.encoder.forget()
+      this.#parking.rests()
+      return true
+    }
+    this.#stream = stream
+    return false
+  }
+
+  #awake(): void {
+    if (this.#stream === PARKED) this.#parking?.park.wake(this)
   }
 
   #expired(name: 'SETTINGS_TIMEOUT' | 'NO_ERROR', what: string): void {

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
 import { once } from 'node:events'
 import { createServer } from 'node:http'
+import { type ClientHttp2Session, connect as connectHttp2 } from 'node:http2'
 import { type AddressInfo, connect, type Socket } from 'node:net'
 import { join } from 'node:path'
 import fc from 'fast-check'
@@ -23,7 +24,8 @@ assert.ok(pump.is === 'ready' && shim.is === 'ready')
 
 const REST_MS = 3_000
 // Time passes in leaps here: a connect must not be over before it was tried.
-const POLICY = 'defaults: { http: { keepAlive: 60s, head: { timeout: 10m } }, limits: { connect: 5m } }'
+const POLICY =
+  'defaults: { http: { keepAlive: 60s, head: { timeout: 10m } }, limits: { connect: 5m }, upstream: { protocol: http1 } }'
 
 /** A server that says what it was asked. */
 const echo = createServer((question, answer) => {
@@ -206,6 +208,52 @@ test('whatever pauses a client of HTTP/1 makes, parked or not, it gets the same 
   t.equal(parked, woken, 'and each was woken once')
 })
 
+const talk = async (session: ClientHttp2Session, asked: string, fields: Readonly<Record<string, string>>) => {
+  const stream = session.request({ ':path': `/${asked}`, 'x-name': asked, ...fields })
+  let said = ''
+  stream.setEncoding('latin1').on('data', (text: string) => {
+    said += text
+  })
+  await once(stream, 'close')
+  return said
+}
+
+test('whatever pauses a client of HTTP/2 makes, both sides still know the same fields', async (t) => {
+  const sluice = await front(t)
+  const said = fc.record({
+    names: fc.array(name, { minLength: 1, maxLength: 4 }),
+    rests: fc.boolean(),
+    pings: fc.boolean(),
+  })
+  await fc.assert(
+    fc.asyncProperty(fc.array(said, { minLength: 1, maxLength: 6 }), async (turns) => {
+      const session = connectHttp2(`http://127.0.0.1:${sluice.address.port}`)
+      t.equal(await talk(session, 'first', {}), 'GET /first first ')
+      for (const { names, rests, pings } of turns) {
+        // Twice: it is looked for those that rest when the one before may have been awake still.
+        if (rests) sluice.rest()
+        if (rests) sluice.rest()
+        if (pings) await new Promise((resolve) => session.ping(resolve))
+        const fields = { 'x-first': names[0]!, 'x-last': names.at(-1)! }
+        const answers = await Promise.all(names.map((asked) => talk(session, asked, fields)))
+        t.same(
+          answers,
+          names.map((asked) => `GET /${asked} ${asked} `),
+        )
+      }
+      const { outcomes } = sluice.world
+      outcomes.length = 0
+      session.close()
+      await until(() => outcomes.length === 1)
+      t.match(outcomes[0], { ended: 'closed', result: 'forwarded' })
+    }),
+    { numRuns: 30 },
+  )
+  const { parked, woken } = sluice.counts()
+  t.ok(parked > 0, 'some of them were parked')
+  t.equal(parked, woken, 'and each was woken once')
+})
+
 /** How a connection that waits may end, and what the client sees of it. */
 const ENDINGS: readonly {
   readonly name: string
@@ -254,6 +302,36 @@ for (const { name, act, sees } of ENDINGS) {
       client.socket.destroy()
       const { ended: how, result, bytes, error } = outcomes[0]!
       ended.push({ how, result, bytes, error })
+    }
+    t.same(ended[1], ended[0])
+  })
+}
+
+for (const { name, act } of ENDINGS) {
+  test(`when ${name}, a parked connection of HTTP/2 ends as any other`, async (t) => {
+    const ended: unknown[] = []
+    for (const isParked of [false, true]) {
+      const sluice = await front(t)
+      const socket = connect(sluice.address.port, sluice.address.host)
+      socket.on('error', () => {})
+      const session = connectHttp2('http://127.0.0.1', { createConnection: () => socket })
+      session.on('error', () => {})
+      const told: string[] = []
+      session.on('goaway', (code) => told.push(`GOAWAY ${code}`))
+      t.equal(await talk(session, 'a', {}), 'GET /a a ')
+      if (isParked) sluice.rest()
+      t.equal(sluice.counts().parked, Number(isParked))
+      const gone = once(session, 'close')
+      if (name === 'the client says goodbye') session.close()
+      else act(sluice, { socket } as unknown as Awaited<ReturnType<typeof callerOf>>)
+      const { outcomes } = sluice.world
+      for (let turns = 0; outcomes.length === 0; turns += 1) {
+        await new Promise((resolve) => setImmediate(resolve))
+        if (turns % 20 === 0) sluice.clock.advance(500)
+      }
+      await gone
+      const { ended: how, result, bytes, error } = outcomes[0]!
+      ended.push({ how, result, bytes, error, told })
     }
     t.same(ended[1], ended[0])
   })
