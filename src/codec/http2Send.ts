@@ -52,7 +52,8 @@ export const sendRequest = <O>(h2: Http2<O>, request: RequestToSend, last: boole
   let at = encoder.field(buffer, encoder.begin(buffer, start), ':method', method)
   const isTunnel = method === 'CONNECT' && upgrade === undefined
   if (!isTunnel) at = encoder.field(buffer, at, ':scheme', scheme)
-  at = encoder.field(buffer, at, ':authority', authority)
+  // HTTP/1.0 may come without one; it must not be made up (RFC 9113 8.3.1).
+  if (authority !== '') at = encoder.field(buffer, at, ':authority', authority)
   if (!isTunnel) at = encoder.field(buffer, at, ':path', target)
   if (upgrade !== undefined) at = encoder.field(buffer, at, ':protocol', upgrade)
   endBlock(h2, stream.id, writeFields(h2, at, fields, neverIndexed), last)

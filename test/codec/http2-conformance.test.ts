@@ -1,5 +1,6 @@
 import fc from 'fast-check'
 import { type Test, test } from 'tap'
+import { HpackDecoder } from '../../src/codec/hpack.ts'
 import { receive } from '../../src/codec/http2.ts'
 import { FLAG, FRAME, PREFACE } from '../../src/codec/http2Codes.ts'
 import { pump, resetStream, sendData, sendRequest, sendResponse, sendTrailers } from '../../src/codec/http2Send.ts'
@@ -76,6 +77,17 @@ test('RFC 9113 3.4: both sides begin with SETTINGS, the client after the preface
   t.ok(client.subarray(0, 24).equals(PREFACE))
   t.equal(client[27], FRAME.settings)
   t.equal(record('server').out()[0], 'settings')
+})
+
+test('RFC 9113 8.3.1: a request without authority, as of HTTP/1.0, is sent without :authority', async (t) => {
+  for (const authority of ['', 'a']) {
+    const client = record('client')
+    client.taken()
+    sendRequest(client.h2, { method: 'GET', scheme: 'http', authority, target: '/', fields: [] }, true, undefined)
+    const { payload } = frames(client.taken()).find(({ type }) => type === FRAME.headers)!
+    const fields = new HpackDecoder({ listBytesMax: 1000, fieldsMax: 10 }).decode(payload, 0, payload.length)
+    t.equal(fields.includes(':authority'), authority !== '')
+  }
 })
 
 test('RFC 9113 6.7: an acknowledged PING is not answered', async (t) => {
