@@ -307,7 +307,7 @@ export class HttpExchange implements Asking, Idling {
       // Its caller is told in words that the app has gone; a reset would look like a defect of the app.
       if (this.#channel !== undefined && why !== undefined && isGrpc(this.#asked)) this.#answer.trailers(APP_GONE)
       else this.#answer.abort(code)
-      return this.#finish('upstreamReset')
+      return this.#finish((why && CAUSE_OF[why]) ?? 'upstreamReset')
     }
     if (this.#mayRepeatUnheard(code, why)) return this.#connect(true)
     if (why !== 'malformed' && why !== 'fault' && this.#mayRepeat('reset')) return this.#repeatLater()

@@ -697,15 +697,16 @@ test('a faulty response is 502, and its connection is closed', async () => {
 })
 
 test('a response that is cut short never looks whole', async () => {
-  for (const answer of [
-    'HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhe',
-    'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n',
-  ]) {
+  for (const [answer, error] of [
+    ['HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhe', 'upstreamReset'],
+    ['HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n', 'upstreamReset'],
+    ['HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n-1\r\n', 'upstreamMalformed'],
+  ] as const) {
     const server = await scripted((_, socket) => void socket.end(answer))
     const sluice = await front(server.address, FIXED)
     const got = await ask(sluice.address, get('/'))
     assert.doesNotMatch(got, /\r\n0\r\n\r\n$/)
-    assert.equal(sluice.requests[0]!.error, 'upstreamReset')
+    assert.equal(sluice.requests[0]!.error, error)
     sluice.close()
     server.close()
   }
