@@ -31,17 +31,15 @@ const hasTe = (fields: Fields): boolean => {
 /** A tunnel has no length (RFC 9110 9.3.6), and the nonce of a websocket is made here. */
 const NOT_OF_A_TUNNEL = new Set(['content-length', 'sec-websocket-key'])
 
-/** Host from `:authority` and first, as RFC 9112 section 3.2 likes it, and the crumbs of Cookie in one (RFC 9113 8.2.3). */
+/** Host from `:authority` and first, as RFC 9112 section 3.2 likes it. The crumbs of Cookie were joined as they came. */
 const fromHttp2 = (head: RequestHead): Fields | undefined => {
   const fields: Fields = ['host', head.authority]
-  let cookieAt = -1
   for (let i = 0; i < head.fields.length; i += 2) {
     const name = head.fields[i]!
     const value = head.fields[i + 1]!
     if (!canStand(name, value)) return undefined
     if (name === 'host' || (head.method === 'CONNECT' && NOT_OF_A_TUNNEL.has(name))) continue
-    if (name === 'cookie' && cookieAt !== -1) fields[cookieAt] += `; ${value}`
-    else if (fields.push(name, value) && name === 'cookie') cookieAt = fields.length - 1
+    fields.push(name, value)
   }
   return fields
 }
