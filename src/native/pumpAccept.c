@@ -257,7 +257,8 @@ void accept_again(struct pump *pump, uint64_t at) {
 
 /*
  * Level-triggered: what is not accepted now is announced again. So it need not go on until there is nothing left, which
- * would cost a call for nothing each time: it accepts as many as there were the last time, and more if all came.
+ * would cost a call for nothing each time: it accepts as many as there were the last time, and more if all came and the
+ * next round finds others.
  */
 void accept_some(struct pump *pump, int listener) {
   struct listener *of = &pump->listeners[listener];
@@ -277,7 +278,9 @@ void accept_some(struct pump *pump, int listener) {
     }
     if (error != ECONNABORTED && error != EINTR) break;
   }
-  of->burst = came < wanted ? came : came < ACCEPTS_MAX ? 2 * came : came;
+  bool is_more = came == wanted && of->full_round + 1 == pump->round && came < ACCEPTS_MAX;
+  of->burst = is_more ? 2 * came : came;
+  if (came == wanted) of->full_round = pump->round;
 }
 
 /* Under the lock. Makes epoll watch the listeners as they should be now. */

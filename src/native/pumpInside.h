@@ -36,7 +36,7 @@ enum {
   ROUTE_PROBES_MAX = 8,
   ACCEPTS_MAX = 64,               /* in one turn, before others have theirs */
   NO_DESCRIPTOR_PAUSE_MS = 50,
-  REPORT_DELAY_MS = 20,           /* ends of routed connections wait so long for others: waking the caller costs more */
+  REPORT_DELAY_MS = 50,           /* ends of routed connections wait so long for others: waking the caller costs more */
   REPORT_ENTRIES_MAX = 256,       /* ... or until there are so many */
   TUNE_AFTER_MS = 1000,           /* who is gone before that needs no dead-peer detection, nor its five system calls */
   CHUNKS_MAX = 4096,              /* a million connections, more than a process has descriptors for */
@@ -86,6 +86,7 @@ struct listener {
   _Atomic uint32_t open;
   bool stop;
   uint32_t burst; /* the pump's thread's: how many to accept at once */
+  uint64_t full_round; /* when as many came the last time */
 };
 
 enum state { MOVING, WAITING, CONNECTING }; /* WAITING: for the caller's answer, in the caller's hands */
@@ -138,7 +139,7 @@ struct pump {
   _Atomic uint32_t chunk_count;
 
   /* From here on the pump's thread's alone. */
-  uint64_t now;
+  uint64_t now, round;
   uint64_t report_at; /* when the caller is to hear of ended connections; 0: it knows of all */
   uint64_t accept_again_at; /* when descriptors ran out; 0: accepting */
   struct entry ready, ready_bulk; /* only their rings */

@@ -87,6 +87,7 @@ void *run(void *argument) {
   for (bool going = true; going;) {
     int count = epoll_wait(pump->epoll, events, EVENTS_MAX, milliseconds_to_wait(pump));
     pump->now = clock_ms();
+    pump->round++;
     bool orders = false;
     uint64_t accept_from = 0;
     for (int i = 0; i < count; i++) {
