@@ -1,9 +1,12 @@
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
 import { once } from 'node:events'
+import { readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'tap'
 import { pumpListener } from '../../src/accept/pumpListen.ts'
+import type { SocketOptions } from '../../src/accept/socketOptions.ts'
+import { loadAddon } from '../../src/native/addon.ts'
 import { loadPump } from '../../src/native/pump.ts'
 import { loadShim } from '../../src/native/shim.ts'
 import { systemClock } from '../../src/net/clock.ts'
@@ -24,7 +27,7 @@ assert.ok(shim.is === 'ready')
 const CONNECTIONS = 30 // more than the page wants whole
 
 /** A listener that the pump accepts from, and all who merely count. */
-const counting = async () => {
+const counting = async (sockets?: SocketOptions) => {
   const ledger = createLedger(systemClock)
   const metrics = createMetrics('0')
   countConnections(metrics, ledger)
@@ -41,6 +44,7 @@ const counting = async () => {
     address: { host: '127.0.0.1', port: 0 },
     destination: back.address,
     maxConnections: 100,
+    ...(sockets && { sockets }),
   })
   const scrape = async (name: string): Promise<number> => {
     const text = await metrics.registry.metrics()
@@ -148,5 +152,30 @@ test('an order to close a connection that is over does not reach the one that ha
   life.close('drained')
   second.end('still here')
   equal(await readAll(second), 'still here')
+  close()
+})
+
+test('both sockets of a connection have what the policy says of sockets, and send small writes at once', async ({
+  same,
+}) => {
+  const { back, front, close } = await counting({ mark: 0, userTimeout: 23_456, keepalive: 7_000 })
+  const client = await caller(front.address)
+  client.write('x')
+  await once(client, 'data')
+  const addon = loadAddon(ADDON)
+  assert.ok(addon.is === 'ready')
+  const { getOption, IPPROTO_TCP, TCP_USER_TIMEOUT, TCP_NODELAY } = addon.value
+  const tuned = () => {
+    const fds = readdirSync('/proc/self/fd').map(Number)
+    return fds.filter((fd) => getOption(fd, IPPROTO_TCP, TCP_USER_TIMEOUT) === 23_456)
+  }
+  await until(() => tuned().length === 3) // the listener, what it accepted, and a second later what was dialled
+  for (const fd of tuned()) {
+    same(shim.value.keepalive(fd), { idle: 7, interval: 7, count: 3 })
+    same(getOption(fd, IPPROTO_TCP, TCP_NODELAY), 1)
+  }
+  client.end()
+  await readAll(client)
+  for (const each of back.connections) each.destroy()
   close()
 })

@@ -238,6 +238,16 @@ const CASES: readonly Case[] = [
     outcome: { ended: 'drained', bytes: { sent: 5, received: 5 } },
   },
   {
+    name: 'a server that is not there is a connection refused',
+    policy: OPAQUE,
+    server: () => {},
+    play: async ({ client, back }) => {
+      back.close()
+      assert.equal(await errorOf(await client()), 'ECONNRESET')
+    },
+    outcome: { result: 'failed', ended: 'connectFailed', bytes: { sent: 0, received: 0 } },
+  },
+  {
     name: 'a connection limit counts it until it ends',
     policy: OPAQUE,
     server: (socket) => void socket.pipe(socket),
@@ -276,7 +286,7 @@ const run = async (each: Case, way: Way): Promise<Outcome> => {
   if (world.ledger.open.size > 0) await world.ledger.drain(10_000)
   listening.close()
   back.close()
-  const outcome = world.outcomes.find(({ result }) => result === 'forwarded')
+  const outcome = world.outcomes.find(({ result }) => result === (each.outcome.result ?? 'forwarded'))
   assert.ok(outcome, JSON.stringify(world.outcomes))
   return outcome
 }

@@ -1,14 +1,19 @@
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
+import { once } from 'node:events'
+import { type AddressInfo, connect, createServer } from 'node:net'
 import { join } from 'node:path'
+import type { Duplex } from 'node:stream'
 import { test } from 'tap'
 import { type Addon, loadAddon } from '../../src/native/addon.ts'
 import { type Carried, loadPump, type Pump } from '../../src/native/pump.ts'
+import { systemClock } from '../../src/net/clock.ts'
+import type { Relay } from '../../src/net/relay.ts'
 
 const ROW = 11 // numbers of a connection, see pump.ts
 
 /** A pump whose addon is played by the test: it says what waits to be taken, and calls as the pump's thread does. */
-const played = (folder: string) => {
+const played = (folder: string, plain: Relay = () => Promise.reject(new Error('nothing is relayed here'))) => {
   const accepted: number[] = []
   const ended: number[] = []
   const open: number[] = []
@@ -28,6 +33,7 @@ const played = (folder: string) => {
       return 0
     },
     send: () => 0,
+    pumpAdd: () => -24, // EMFILE
     pumpHold: () => {},
     parkOpen: () => 0,
     pumpListen: () => 0,
@@ -37,7 +43,7 @@ const played = (folder: string) => {
     pumpList: (_: number, rows: Float64Array, hosts: string[]) => give([...open], rows, hosts),
   }
   Object.assign(globalThis, { playedAddon: addon })
-  const loaded = loadPump(() => Promise.reject(new Error('nothing is relayed here')), join(folder, 'addon.cjs'))
+  const loaded = loadPump(plain, join(folder, 'addon.cjs'))
   if (loaded.is === 'missing') throw new Error(loaded.reason)
   return { pump: loaded.value, accepted, ended, open, call: () => call() }
 }
@@ -135,4 +141,31 @@ test('an argument that makes no sense throws, and reaches no connection', (t) =>
   t.equal(addon.pumpListen(-1, '', 0, Number.POSITIVE_INFINITY, false), -9)
   t.equal(addon.pumpTakeEnded(rows, undefined), 0)
   t.end()
+})
+
+test('where descriptors run out the plain way has both sockets, and all that was read of them', async (t) => {
+  const server = createServer((socket) => socket.write('first')).listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const { port } = server.address() as AddressInfo
+  const read = async () => {
+    const socket = connect(port, '127.0.0.1')
+    await once(socket, 'readable')
+    return socket
+  }
+  const [client, upstream] = [await read(), await read()]
+  const relayed: Duplex[] = []
+  const plain: Relay = async (...ends) => {
+    relayed.push(ends[0], ends[1])
+    return { sent: 0, received: 0, ended: 'closed' }
+  }
+  const { pump } = played(t.testdir({ 'addon.cjs': 'module.exports = globalThis.playedAddon' }), plain)
+  const count = { sent: 0, received: 0 }
+  await pump.relay(client, upstream, { clock: systemClock, idleMs: 0, halfClosedMs: 0, count })
+  t.same(relayed, [client, upstream])
+  for (const socket of [client, upstream]) {
+    t.equal(String(socket.read()), 'first')
+    t.notOk(socket.destroyed)
+    socket.destroy()
+  }
+  server.close()
 })
