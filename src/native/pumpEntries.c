@@ -10,9 +10,9 @@
 
 /* ---- the rings of those with something to do ---- */
 
-void make_ready(struct pump *pump, struct entry *entry) {
+void make_ready(struct pump *pump, struct entry *entry, bool is_bulk) {
   if (entry->ready_next != entry) return;
-  struct entry *ring = entry->flow[0].bulk || entry->flow[1].bulk ? &pump->ready_bulk : &pump->ready;
+  struct entry *ring = is_bulk ? &pump->ready_bulk : &pump->ready;
   entry->ready_next = ring;
   entry->ready_previous = ring->ready_previous;
   entry->ready_previous->ready_next = entry;
@@ -149,7 +149,7 @@ static void take_turn(struct pump *pump, struct entry *entry) {
     int error = error_after_end(&entry->flow[i], entry->fd[i]);
     if (error != 0) return lost(pump, entry, i, error);
   }
-  if (again) make_ready(pump, entry);
+  if (again) make_ready(pump, entry, true); /* it had a full turn, and has more */
 }
 
 /*

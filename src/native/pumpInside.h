@@ -183,7 +183,7 @@ void return_pipe(struct pump *pump, struct flow *flow);
 void close_spare_pipes(struct pump *pump);
 
 /* pumpEntries.c */
-void make_ready(struct pump *pump, struct entry *entry);
+void make_ready(struct pump *pump, struct entry *entry, bool is_bulk);
 void not_ready(struct entry *entry);
 void take_turns(struct pump *pump);
 struct entry *take_unused(struct pump *pump);

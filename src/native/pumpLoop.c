@@ -55,7 +55,7 @@ static void note_event(struct pump *pump, const struct epoll_event *event) {
     out_of->copies = true;
     out_of->bulk = false;
   }
-  make_ready(pump, entry);
+  make_ready(pump, entry, entry->flow[0].bulk || entry->flow[1].bulk);
 }
 
 static int milliseconds_to_wait(struct pump *pump) {

@@ -73,6 +73,7 @@ void expire(struct pump *pump) {
   while (pump->heap_count > 0) {
     struct entry *entry = *heap_place(pump, 0);
     if (entry->deadline > pump->now) return;
+    if (entry->ready_next != entry) entry->last_byte_at = pump->now; /* who waits for a turn is not silent */
     uint64_t deadline = entry->lingering || entry->state == CONNECTING ? entry->deadline : deadline_of(entry);
     if (entry->untuned && entry->state == MOVING) tune(pump, entry);
     if (deadline > pump->now) set_deadline(pump, entry, deadline);

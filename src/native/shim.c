@@ -43,7 +43,7 @@ static napi_value original_destination(napi_env env, napi_callback_info info) {
     return number(env, -EAFNOSUPPORT);
   }
 
-  napi_value pair, text;
+  napi_value pair = NULL, text = NULL;
   napi_create_array_with_length(env, 2, &pair);
   napi_create_string_latin1(env, host, NAPI_AUTO_LENGTH, &text);
   napi_set_element(env, pair, 0, text);
