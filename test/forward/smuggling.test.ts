@@ -115,6 +115,27 @@ test('h2c that RFC 7540 section 3.2 does not let us upgrade goes on as HTTP/1.1,
   t.match(await ask(sluice.address, 'GET / HTTP/1.1\r\nHost: a\r\n\r\n'), /^HTTP\/1.1 200 /)
 })
 
+test('what is no HTTP by its first line reaches nobody where the policy denies what is opaque', async (t) => {
+  const server = await scripted(OK)
+  const rules = '[{ name: only HTTP, when: { protocol: opaque }, then: { deny: true } }]'
+  const sluice = await front(server.address, `defaults: { detect: { serverFirst: never } }\nrules: ${rules}`)
+  t.teardown(() => {
+    sluice.close()
+    server.close()
+  })
+  for (const first of [
+    'GET  / HTTP/1.1',
+    '\r\nGET / HTTP/1.1',
+    'GET / HTTP/1.2',
+    'GET /',
+    'GET\t/ HTTP/1.1',
+    'GET / HTTP/1.1 ',
+  ])
+    t.equal(await ask(sluice.address, `${first}\r\nHost: a\r\n\r\n`), '', JSON.stringify(first))
+  t.equal(server.connections.length, 0)
+  t.match(await ask(sluice.address, 'GET / HTTP/1.1\r\nHost: a\r\n\r\n'), /^HTTP\/1.1 200 /)
+})
+
 test('CONNECT with an Upgrade is a CONNECT', async (t) => {
   const { sluice, server } = await before(t, 'HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno')
   for (const to of ['websocket', 'h2c\r\nHTTP2-Settings: AAMAAABk'])
