@@ -1,17 +1,17 @@
-import type { Registry } from 'prom-client'
 import { formatAddress } from '../net/address.ts'
 import type { Policy } from '../policy/policy.ts'
 import type { Ledger } from '../telemetry/ledger.ts'
 import type { Life } from '../telemetry/life.ts'
 import type { Log, LogLevel } from '../telemetry/log.ts'
 import { redactedValue } from '../telemetry/redact.ts'
+import type { MetricsRegistry } from '../telemetry/registry.ts'
 import { type AdminRoutes, json, text, type WholeAnswer } from './server.ts'
 
 /** What the routes look at. All of it is alive: each request sees the present. */
 export interface AdminWorld {
   readonly ledger: Ledger
   readonly policy: () => Policy
-  readonly registry: Registry
+  readonly registry: MetricsRegistry
   readonly log: Log
   readonly now: () => number
   /** What still keeps the proxy from serving, in words; empty when it is ready. */
@@ -55,7 +55,7 @@ export const adminRoutes = (world: AdminWorld): AdminRoutes => ({
   },
 })
 
-const exposition = async (registry: Registry, accept: string): Promise<WholeAnswer> => {
+const exposition = async (registry: MetricsRegistry, accept: string): Promise<WholeAnswer> => {
   const body = await registry.metrics()
   const isOpen = accept.includes('application/openmetrics-text')
   return { status: 200, type: isOpen ? OPEN_METRICS : PROMETHEUS, body: isOpen ? openMetrics(body) : body }

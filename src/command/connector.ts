@@ -1,6 +1,5 @@
 import { lookup } from 'node:dns/promises'
 import { isAbsolute, join } from 'node:path'
-import type { Registry as Metrics } from 'prom-client'
 import { type Address, formatAddress } from '../net/address.ts'
 import type { Clock } from '../net/clock.ts'
 import type { Dial } from '../net/connection.ts'
@@ -8,6 +7,7 @@ import { readSecret } from '../net/secret.ts'
 import type { Policy } from '../policy/policy.ts'
 import type { Ledger } from '../telemetry/ledger.ts'
 import type { Log } from '../telemetry/log.ts'
+import { MetricsRegistry } from '../telemetry/registry.ts'
 import type { Command } from './command.ts'
 import { createBudget } from './decode.ts'
 import { createEgress } from './egress.ts'
@@ -41,7 +41,7 @@ export interface ConnectorOptions {
   readonly version: string
   readonly trace?: Trace
   /** The registry to count in; without it one of our own, which `/metrics` shows. */
-  readonly metrics?: Metrics
+  readonly metrics?: MetricsRegistry
   /** For tests: names to addresses, and certificates to trust. */
   readonly resolve?: (host: string) => Promise<readonly string[]>
   readonly ca?: string
@@ -59,7 +59,7 @@ export interface Connector {
 export const startConnector = async (options: ConnectorOptions): Promise<Connector> => {
   const { settings, environment, clock, log } = options
   const registry = await loadRegistry(settings, options.configurationDirectory)
-  const metrics = options.metrics ?? (await ownMetrics())
+  const metrics = options.metrics ?? new MetricsRegistry()
   let count: (record: CommandRecord) => void = () => {}
   const runner = createRunner({
     egress: createEgress({
@@ -114,12 +114,6 @@ export const loadRegistry = async (settings: Settings, configurationDirectory: s
   const builtIn: Readonly<Record<'http' | 'smtp', readonly Command[]>> = { http: HTTP_COMMANDS, smtp: [SEND_EMAIL] }
   const folder = isAbsolute(settings.modules) ? settings.modules : join(configurationDirectory, settings.modules)
   return createRegistry([...settings.builtIn.flatMap((name) => builtIn[name]), ...(await loadModules(folder))])
-}
-
-/** Loaded here and not at the top: a proxy without a connector has its own metrics, or none. */
-const ownMetrics = async (): Promise<Metrics> => {
-  const { Registry: Metrics } = await import('prom-client')
-  return new Metrics()
 }
 
 const systemLookup = async (host: string): Promise<readonly string[]> =>

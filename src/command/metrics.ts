@@ -1,15 +1,16 @@
-import { Counter, Gauge, Histogram, type Registry as Metrics } from 'prom-client'
+import { Counter, Gauge, Histogram, type Registry } from 'prom-client'
+import type { MetricsRegistry } from '../telemetry/registry.ts'
 import type { CommandRecord } from './run.ts'
 
 const SECONDS = [0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40]
 
 /** Counts commands in a registry. Labels are bounded: the commands there are, and our codes; a module's own are one. */
 export const countCommands = (
-  metrics: Metrics,
+  metrics: MetricsRegistry,
   inFlight: () => number,
   isKnown: (outcome: string) => boolean,
 ): ((record: CommandRecord) => void) => {
-  const registers = [metrics]
+  const registers = [metrics as unknown as Registry]
   const ended = new Counter({
     name: 'sluice_commands_total',
     help: 'Commands that ended, by command and outcome: ok, http_error, or the error code',

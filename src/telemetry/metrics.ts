@@ -1,8 +1,9 @@
-import { Counter, collectDefaultMetrics, Gauge, Registry } from 'prom-client'
+import type { Registry } from 'prom-client'
 import type { Direction } from '../net/connection.ts'
 import { labelBudget } from './labelBudget.ts'
 import { type Alike, type Ledger, merely } from './ledger.ts'
 import type { Outcome, RequestOutcome } from './outcome.ts'
+import { type Metric, MetricsRegistry, Numbers } from './registry.ts'
 import { createTally, type Series } from './tally.ts'
 
 /** One metric: its name without the prefix, its labels, and what it says. `docs/metrics.md` is checked against it. */
@@ -22,49 +23,48 @@ const LIFETIMES = [0.01, 0.1, 1, 10, 60, 300, 3600, 86_400]
 
 /** The numbers of one process, fed from its ledger and read by whoever scrapes. */
 export interface Metrics {
-  readonly registry: Registry
+  readonly registry: MetricsRegistry
   /** With `collect`, its values are put together anew at each scrape; `before` is called before they are read. */
   readonly counter: (
     name: string,
-    about: About & { readonly collect?: (counter: Counter) => void; readonly before?: () => void },
-  ) => Counter
-  readonly gauge: (name: string, about: About & { readonly collect?: (gauge: Gauge) => void }) => Gauge
+    about: About & { readonly collect?: (counter: Numbers) => void; readonly before?: () => void },
+  ) => Numbers
+  readonly gauge: (name: string, about: About & { readonly collect?: (gauge: Numbers) => void }) => Numbers
 }
 
 /** A registry whose names all begin with `sluice_`, beside the process's own `process_` and `nodejs_` metrics. */
 export const createMetrics = (version: string): Metrics => {
-  const registry = new Registry()
-  const common = (name: string, { help, labels }: About) => ({
-    name: `sluice_${name}`,
-    help,
-    labelNames: [...labels],
-    registers: [registry],
-  })
+  const registry = new MetricsRegistry(ofTheProcess)
+  const registered = (numbers: Numbers): Numbers => {
+    registry.registerMetric(numbers)
+    return numbers
+  }
+  const common = (name: string, { help, labels }: About) => ({ name: `sluice_${name}`, help, labelNames: labels })
   const metrics: Metrics = {
     registry,
     counter: (name, { collect, before, ...about }) => {
-      const collecting = (): void => {
+      const collecting = (counter: Numbers): void => {
         before?.()
         if (collect === undefined) return
         counter.reset()
         collect(counter)
       }
-      const counter: Counter = new Counter({
-        ...common(name, about),
-        ...((collect ?? before) && { collect: collecting }),
-      })
-      return counter
+      return registered(new Numbers('counter', common(name, about), collecting))
     },
-    gauge: (name, { collect, ...about }) => {
-      const gauge: Gauge = new Gauge({ ...common(name, about), ...(collect && { collect: () => collect(gauge) }) })
-      return gauge
-    },
+    gauge: (name, { collect, ...about }) => registered(new Numbers('gauge', common(name, about), collect)),
   }
-  collectDefaultMetrics({ register: registry })
   metrics
     .gauge('build_info', { help: 'The version that runs; the value is always 1.', labels: ['version'] })
     .set({ version }, 1)
   return metrics
+}
+
+/** prom-client's own, of the process and of Node. What they count begins here, with the first scrape. */
+const ofTheProcess = async (): Promise<readonly Metric[]> => {
+  const { collectDefaultMetrics } = await import('prom-client')
+  const registry = new MetricsRegistry()
+  collectDefaultMetrics({ register: registry as unknown as Registry })
+  return registry.getMetricsAsArray()
 }
 
 /** Counts every connection of a ledger: open ones as they are, ended ones by their Outcome. */
@@ -307,13 +307,10 @@ const countBytes = (metrics: Metrics, ledger: Ledger): void => {
   }
   ledger.subscribe(({ direction, bytes }) => ended(direction, bytes), merely)
   ledger.subscribeCounts(({ direction }, _ms, bytes) => ended(direction, bytes))
-  const counter: Counter = new Counter({
-    name: 'sluice_connection_bytes_total',
+  metrics.counter('connection_bytes_total', {
     help: 'Bytes on connections of clients, inside TLS that ends here: sent is what came from them, received what went to them.',
-    labelNames: ['direction', 'way'],
-    registers: [metrics.registry],
-    collect: () => {
-      counter.reset()
+    labels: ['direction', 'way'],
+    collect: (counter) => {
       const open = ledger.totals()
       for (const direction of ['inbound', 'outbound'] as const) {
         for (const way of ['sent', 'received'] as const) {

@@ -1,4 +1,4 @@
-import type { Metric, Registry } from 'prom-client'
+import type { Metric, MetricsRegistry } from './registry.ts'
 
 /** One series of a tally: what is observed here is counted by position, without looking up its labels again. */
 export interface Series {
@@ -48,13 +48,10 @@ class Buckets implements Series {
   }
 }
 
-/** As a registry of prom-client wants its metrics. */
-class Histogram implements Tally {
+class Histogram implements Tally, Metric {
   readonly name: string
   readonly help: string
   readonly labelNames: readonly string[]
-  readonly type = 'histogram'
-  readonly aggregator = 'sum'
   readonly #bounds: readonly number[]
   readonly #all: Buckets[] = []
 
@@ -72,20 +69,20 @@ class Histogram implements Tally {
   }
 
   get() {
-    const { name, help, type, aggregator } = this
-    return { name, help, type, aggregator, values: this.#all.flatMap((each) => each.values(name)) }
+    const { name, help } = this
+    return { name, help, type: 'histogram', values: this.#all.flatMap((each) => each.values(name)) }
   }
 }
 
 /** Registers one, under its whole name. */
 export const createTally = (
-  registry: Registry,
+  registry: MetricsRegistry,
   name: string,
   help: string,
   labels: readonly string[],
   bounds: readonly number[],
 ): Tally => {
   const tally = new Histogram(name, help, labels, bounds)
-  registry.registerMetric(tally as unknown as Metric)
+  registry.registerMetric(tally)
   return tally
 }

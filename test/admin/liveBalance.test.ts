@@ -7,6 +7,7 @@ import { Balancers } from '../../src/forward/balancers.ts'
 import { balancingOf } from '../../src/forward/balancing.ts'
 import { endpointsText, type NameRow } from '../../src/telemetry/endpointsText.ts'
 import { createMetrics } from '../../src/telemetry/metrics.ts'
+import type { Numbers } from '../../src/telemetry/registry.ts'
 import { endpoint } from '../support/balance.ts'
 import { toldDiscovery } from '../support/discovery.ts'
 import { manualClock } from '../support/manualClock.ts'
@@ -93,9 +94,9 @@ test('names, their endpoints and their circuits are shown, told and counted', as
     t.ok(text.split('\n').includes(line), line)
   const documented = readFileSync('docs/metrics.md', 'utf8')
   for (const metric of metrics.registry.getMetricsAsArray().filter(({ name }) => name.startsWith('sluice_balancer'))) {
-    const { name, help, labelNames } = metric as unknown as { name: string; help: string; labelNames: string[] }
+    const { name, help, type, labelNames } = metric as Numbers
     const labels = labelNames.map((label) => `\`${label}\``).join(', ')
-    t.ok(documented.includes(`| \`${name}\` | ${metric.constructor.name.toLowerCase()} | ${labels} | ${help} |`), name)
+    t.ok(documented.includes(`| \`${name}\` | ${type} | ${labels} | ${help} |`), name)
   }
 })
 

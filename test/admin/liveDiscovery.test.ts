@@ -3,6 +3,7 @@ import { test } from 'tap'
 import { countDiscovery, keepDiscovery } from '../../src/admin/liveDiscovery.ts'
 import type { Resolution } from '../../src/net/endpoint.ts'
 import { createMetrics } from '../../src/telemetry/metrics.ts'
+import type { Numbers } from '../../src/telemetry/registry.ts'
 import { shortly } from '../support/fakeSource.ts'
 import { manualClock } from '../support/manualClock.ts'
 import { policyOf } from '../support/world.ts'
@@ -51,8 +52,8 @@ test('what discovery does is counted, as the documentation says', async (t) => {
     t.ok(text.split('\n').includes(line), line)
   const documented = readFileSync('docs/metrics.md', 'utf8')
   for (const metric of metrics.registry.getMetricsAsArray().filter(({ name }) => name.startsWith('sluice_discovery'))) {
-    const { name, help, labelNames } = metric as unknown as { name: string; help: string; labelNames: string[] }
+    const { name, help, type, labelNames } = metric as Numbers
     const labels = labelNames.map((label) => `\`${label}\``).join(', ')
-    t.ok(documented.includes(`| \`${name}\` | ${metric.constructor.name.toLowerCase()} | ${labels} | ${help} |`), name)
+    t.ok(documented.includes(`| \`${name}\` | ${type} | ${labels} | ${help} |`), name)
   }
 })

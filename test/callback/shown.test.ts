@@ -5,6 +5,7 @@ import { explanation } from '../../src/admin/explainCommand.ts'
 import type { WholeAnswer } from '../../src/admin/server.ts'
 import { countCallback } from '../../src/callback/metrics.ts'
 import { createMetrics } from '../../src/telemetry/metrics.ts'
+import type { Numbers } from '../../src/telemetry/registry.ts'
 import { apiSession, ask, callbackHost, openApp } from '../support/callback.ts'
 import { fetchHttp2, http2Client } from '../support/http2Proxy.ts'
 import { policyOf } from '../support/world.ts'
@@ -46,9 +47,9 @@ test('channels are counted by app, and their names in docs/metrics.md are the re
 
   const documented = readFileSync('docs/metrics.md', 'utf8')
   for (const metric of metrics.registry.getMetricsAsArray().filter(({ name }) => name.startsWith('sluice_callback'))) {
-    const { name, help, labelNames } = metric as unknown as { name: string; help: string; labelNames: string[] }
+    const { name, help, type, labelNames } = metric as Numbers
     const labels = labelNames.map((label) => `\`${label}\``).join(', ')
-    t.ok(documented.includes(`| \`${name}\` | ${metric.constructor.name.toLowerCase()} | ${labels} | ${help} |`), name)
+    t.ok(documented.includes(`| \`${name}\` | ${type} | ${labels} | ${help} |`), name)
   }
 })
 
