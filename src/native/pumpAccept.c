@@ -286,6 +286,7 @@ void accept_some(struct pump *pump, int listener) {
 /* Under the lock. Makes epoll watch the listeners as they should be now. */
 void watch_listeners(struct pump *pump) {
   pump->dial = pump->dial_options;
+  uint32_t events = pump->accept_again_at == 0 ? EPOLLIN : 0;
   for (int i = 0; i < PUMP_LISTENERS_MAX; i++) {
     struct listener *listener = &pump->listeners[i];
     if (listener->fd < 0) continue;
@@ -296,7 +297,7 @@ void watch_listeners(struct pump *pump) {
       continue;
     }
     if (listener->about.destination.family == 0) pump->asks_kernel = true;
-    struct epoll_event event = {.events = pump->accept_again_at == 0 ? EPOLLIN : 0, .data.u64 = LISTENER + (uint64_t)i};
+    struct epoll_event event = {.events = events, .data.u64 = LISTENER + (uint64_t)i};
     if (epoll_ctl(pump->epoll, EPOLL_CTL_MOD, listener->fd, &event) != 0 &&
         epoll_ctl(pump->epoll, EPOLL_CTL_ADD, listener->fd, &event) != 0) {
       pump->accept_again_at = pump->now + NO_DESCRIPTOR_PAUSE_MS; /* or it would be deaf for ever */

@@ -241,9 +241,9 @@ const CASES: readonly Case[] = [
     name: 'a server that is not there is a connection refused',
     policy: OPAQUE,
     server: () => {},
-    play: async ({ client, back }) => {
+    play: async ({ address, back }) => {
       back.close()
-      assert.equal(await errorOf(await client()), 'ECONNRESET')
+      assert.equal(await errorOf(connect(address)), 'ECONNRESET')
     },
     outcome: { result: 'failed', ended: 'connectFailed', bytes: { sent: 0, received: 0 } },
   },
