@@ -188,8 +188,9 @@ export class Pool {
       upstream.close()
     }
     while (true) {
-      const last = destination.idle.pop()
-      if (last === undefined || last.upstream.room() > 0) return last?.upstream
+      const last = destination.idle.pop()?.upstream
+      if (last === undefined || (last.room() > 0 && !this.#isTooOld(destination, last))) return last
+      last.close()
     }
   }
 

@@ -3,7 +3,7 @@ import { receive } from '../../src/codec/http2.ts'
 import { FLAG } from '../../src/codec/http2Codes.ts'
 import { front } from '../support/front.ts'
 import { ask, raw, scripted } from '../support/http.ts'
-import { headers, record } from '../support/http2.ts'
+import { headers, preface, record, settingsAck } from '../support/http2.ts'
 import { type Upstream, upstream } from '../support/peers.ts'
 
 /** What no peer can make us keep: memory, connections, time. */
@@ -42,6 +42,59 @@ test('a client that pipelines requests and reads no answers gets no more of them
   const answers = (await client.rest()).split('HTTP/1.1 200 OK').length - 1
   t.equal(answers, 1000, 'who reads gets all of them')
   t.equal(served, 1000)
+})
+
+test('a client of HTTP/2 that reads nothing is asked for no more, however little each answer is', async (t) => {
+  let served = 0
+  const server = await scripted(() => {
+    served++
+    return `HTTP/1.1 204 No Content\r\nETag: "${'x'.repeat(8_000)}"\r\n\r\n`
+  })
+  const policy = 'defaults: { detect: { serverFirst: never }, upstream: { protocol: http1 } }'
+  const sluice = await front(server.address, policy)
+  t.teardown(() => {
+    sluice.close()
+    server.close()
+  })
+  const client = await raw(sluice.address)
+  client.socket.pause()
+  client.socket.write(Buffer.concat([preface, settingsAck]))
+  let asked = 0
+  const asking = setInterval(() => {
+    for (; asked < 6_000 && asked < served + 50; asked++) client.socket.write(headers(2 * asked + 1))
+  }, 1)
+  const stuck = await settled(() => served)
+  clearInterval(asking)
+  t.ok(stuck < 4_000, `${stuck} were asked for, of which the client had read none`)
+  client.socket.destroy()
+})
+
+test('what a client sends waits in the client while its server does not read, or does not answer', async (t) => {
+  const server = await upstream((socket) => socket.pause())
+  const sluice = await front(server.address, 'defaults: { detect: { serverFirst: never } }')
+  t.teardown(() => {
+    sluice.close()
+    server.close()
+  })
+  const bodies = `POST / HTTP/1.1\r\nHost: a\r\nContent-Length: ${64 * 2 ** 20}\r\n\r\n`
+  for (const [first, more] of [
+    [bodies, Buffer.alloc(65_536)],
+    [get('/'), Buffer.from(get('/').repeat(2_000))],
+  ] as const) {
+    const client = await raw(sluice.address)
+    client.send(first)
+    let written = 0
+    const write = () => {
+      while (written < 60 * 2 ** 20) {
+        written += more.length
+        if (!client.socket.write(more)) return
+      }
+    }
+    client.socket.on('drain', write)
+    write()
+    t.ok((await settled(() => written)) < 32 * 2 ** 20, `${written} bytes of ${first.slice(0, 4)}`)
+    client.socket.destroy()
+  }
 })
 
 /** Answers every request of HTTP/1 with interim responses that never end. */

@@ -234,6 +234,32 @@ const beforeSilence = async (t: Test): Promise<{ readonly sluice: Front; readonl
   return { sluice, events }
 }
 
+test('a request that GOAWAY left out is sent again on another connection', async (t) => {
+  let nth = 0
+  const server = await upstream((socket) => {
+    const asked: number[] = []
+    const isLeaving = nth++ % 2 === 0
+    const peer = record('server', { handler: { requestRead: ({ id }) => void asked.push(id) } })
+    socket.on('data', (bytes: Buffer) => {
+      receive(peer.h2, bytes, 0)
+      const answer = (id: number): Buffer =>
+        isLeaving ? frame(FRAME.goaway, 0, 0, uint32(0, 0)) : headers(id, [':status: 200', 'content-length: 0'])
+      socket.write(Buffer.concat([peer.taken(), ...asked.splice(0).map(answer)]))
+    })
+    socket.on('end', () => socket.end())
+  })
+  const sluice = await front(
+    server.address,
+    'defaults: { detect: { serverFirst: never }, upstream: { protocol: http2 } }',
+  )
+  t.teardown(() => {
+    sluice.close()
+    server.close()
+  })
+  t.match(await ask(sluice.address, get('/')), /^HTTP\/1.1 200 /)
+  t.match(sluice.requests, [{ status: 200, attempts: 2 }])
+})
+
 test('the code of a reset by the client reaches the upstream, and one without an error is CANCEL', async (t) => {
   const { sluice, events } = await beforeSilence(t)
   const client = await raw(sluice.address)
