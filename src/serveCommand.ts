@@ -4,18 +4,18 @@ import manifest from '../package.json' with { type: 'json' }
 import type { Listening } from './accept/listen.ts'
 import { keepCandidate } from './admin/candidate.ts'
 import { configPaths } from './admin/configPaths.ts'
-import { countBalance, tellBalance } from './admin/liveBalance.ts'
-import { countDiscovery, type KeptDiscovery, keepDiscovery } from './admin/liveDiscovery.ts'
-import { type CountReload, countProcess } from './admin/liveMetrics.ts'
-import { keepPolicy, type Loaded, loadPolicy, problemsOf, type Reload } from './admin/livePolicy.ts'
-import { countTls, keepTls } from './admin/liveTls.ts'
+import { tellBalance } from './admin/liveBalance.ts'
+import { keepDiscovery } from './admin/liveDiscovery.ts'
+import type { CountReload } from './admin/liveMetrics.ts'
+import { keepPolicy, type Loaded, loadPolicy, problemsOf } from './admin/livePolicy.ts'
+import { keepTls } from './admin/liveTls.ts'
 import { openAdmin } from './admin/openAdmin.ts'
 import type { Callback } from './callback/openCallback.ts'
 import type { Connector } from './command/connector.ts'
 import { type EnvironmentRead, readEnvironment } from './command/environment.ts'
 import { openConnector } from './command/openConnector.ts'
 import { callbackOf, listenersOf } from './config.ts'
-import { createHttpState, type HttpState } from './forward/httpState.ts'
+import { createHttpState } from './forward/httpState.ts'
 import type { TlsWorld } from './forward/tlsWorld.ts'
 import { type Address, formatAddress } from './net/address.ts'
 import { systemClock } from './net/clock.ts'
@@ -23,14 +23,15 @@ import { type Arguments, type Command, type Io, repeated } from './net/commandLi
 import { tellFaults } from './net/fault.ts'
 import { giveBackWhenQuiet } from './net/giveBack.ts'
 import { formatDiagnostic } from './policy/diagnostic.ts'
-import { SECTIONS, type Sections } from './policy/sections.ts'
+import type { Sections } from './policy/sections.ts'
+import { countAll } from './serveMetrics.ts'
+import { followReloads } from './serveReload.ts'
 import { FLUSH_MS_MAX, gatewayFor, openNative, openServing, tracesOf } from './serving.ts'
-import { createLedger, type Ledger } from './telemetry/ledger.ts'
+import { createLedger } from './telemetry/ledger.ts'
 import { createLog, type Log, type LogOptions } from './telemetry/log.ts'
-import { countConnections, countExposed, countRequests, createMetrics, type Metrics } from './telemetry/metrics.ts'
+import type { Metrics } from './telemetry/metrics.ts'
 import { createRecorder } from './telemetry/recording.ts'
-import { countTrialMetrics, countTrials } from './telemetry/trialCounts.ts'
-import type { Seen } from './workerMessages.ts'
+import { countTrials } from './telemetry/trialCounts.ts'
 import { openWorkers, threadsOf, type Workers } from './workers.ts'
 
 /** `sluice serve`. */
@@ -106,7 +107,7 @@ const serve = async (
   const native = openNative(log.warn, threads === 1)
   const { pump } = native
   let workers: Workers | undefined
-  let inForce = sections
+  const follow = followReloads(sections, log, logOf, ledger)
   let countReload: CountReload = () => {}
   const live = keepPolicy(paths, loaded, systemClock, {
     prepare: async ({ sections }, { files }) => {
@@ -121,14 +122,7 @@ const serve = async (
     },
     reloaded: (reload) => {
       pump?.forgetRoutes()
-      if (reload.is === 'replaced') {
-        const now = reload.policy.sections
-        if (changed('log', inForce, now)) log.use(logOf(now))
-        inForce = now
-        const waiting = needingRestart(sections, now)
-        if (waiting.length > 0) log.warn(`of the new policy, this counts only after a restart: ${waiting.join(', ')}`)
-      }
-      reloaded(reload, log, ledger)
+      follow(reload)
       if (reload.is !== 'unchanged') countReload(reload.is)
     },
   })
@@ -191,16 +185,9 @@ const serve = async (
   const listening = () => [...serving.listening.map(({ address }) => address), ...(workers?.addresses() ?? [])]
   const stop = new EventEmitter()
   try {
-    const seen = () => workers?.seen() ?? []
-    const metrics = metricsOf(ledger, tls, discovery, seen)
-    countBalance(metrics, http.balancers)
+    const [metrics, count] = countAll({ world, tls, discovery, recorder, seen: () => workers?.seen() ?? [] })
+    countReload = count
     const { registry } = metrics
-    countReload = countProcess(metrics, {
-      ...world,
-      http: httpOfAll(world.http, seen),
-      recorder,
-      time: systemClock.time,
-    })
     if (threads > 1) {
       const { env } = io
       const { files } = loaded.documents
@@ -249,47 +236,6 @@ const serve = async (
   return 0
 }
 
-const metricsOf = (ledger: Ledger, tls: TlsWorld, discovery: KeptDiscovery, seen: () => readonly Seen[]): Metrics => {
-  const metrics = createMetrics(manifest.version)
-  countConnections(metrics, ledger)
-  const handshakes = () => sumOf([tls.terminator.active(), ...seen().map((each) => each.handshakes)])
-  countTls(metrics, tls, handshakes)
-  countDiscovery(metrics, discovery)
-  countRequests(metrics, ledger)
-  countExposed(metrics, ledger)
-  countTrialMetrics(metrics, ledger)
-  return metrics
-}
-
-const sumOf = (numbers: readonly number[]): number => numbers.reduce((sum, each) => sum + each, 0)
-
-/** What HTTP holds and has hit in this thread and in those that were looked at. */
-const httpOfAll = (
-  http: HttpState,
-  seen: () => readonly Seen[],
-): Pick<HttpState, 'hits'> & { readonly pool: Pick<HttpState['pool'], 'holds'> } => {
-  const sums = <T extends Readonly<Record<string, number>>>(ours: T, theirs: readonly T[]): T =>
-    Object.fromEntries(
-      Object.entries(ours).map(([key, value]) => [key, sumOf([value, ...theirs.map((it) => it[key]!)])]),
-    ) as T
-  return {
-    get hits() {
-      return sums(
-        http.hits,
-        seen().map((each) => each.hits),
-      )
-    },
-    pool: {
-      get holds() {
-        return sums(
-          http.pool.holds,
-          seen().map((each) => each.holds),
-        )
-      },
-    },
-  }
-}
-
 /** Channels that apps open towards us, where they may. Loaded only there. */
 const callbackFor = async (
   { callback: section }: Sections,
@@ -309,21 +255,3 @@ const callbackFor = async (
 
 const listed = (addresses: readonly Address[]): string =>
   addresses.length === 0 ? 'nothing' : addresses.map(formatAddress).join(', ')
-
-const reloaded = (reload: Reload, log: Log, ledger: Ledger): void => {
-  if (reload.is === 'kept')
-    log.error(`the policy was not replaced; the last good one stays\n${reload.problems.join('\n')}`)
-  if (reload.is !== 'replaced') return
-  for (const warning of reload.warnings) log.warn(formatDiagnostic(warning))
-  log.info('the policy was replaced')
-  ledger.recheck()
-}
-
-const changed = (name: keyof Sections, old: Sections, now: Sections): boolean =>
-  JSON.stringify(old[name]) !== JSON.stringify(now[name])
-
-/** The sections that say something else than what runs, and that are read only at the start. */
-const needingRestart = (running: Sections, now: Sections): (keyof Sections)[] =>
-  (Object.keys(SECTIONS) as (keyof Sections)[]).filter(
-    (name) => !SECTIONS[name].onReload && changed(name, running, now),
-  )

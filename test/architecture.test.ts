@@ -11,6 +11,7 @@ const LINES = [
   ['diffCommand.ts', 'learnCommand.ts'], // use what replayCommand.ts makes of a capture
   ['serveCommand.ts', 'replayCommand.ts', 'tokenCommand.ts'], // what main.ts would be without its table of commands: it introduces the accepters to each other
   ['workers.ts', 'serveWorker.ts'], // the two ends of `workers.threads`
+  ['serveMetrics.ts', 'serveReload.ts'], // parts of serveCommand.ts
   ['serving.ts', 'workerMessages.ts'],
   ['config.ts'],
   ['sdk'], // the app's end of a callback channel, a program of its own; its words are callback's

@@ -106,7 +106,7 @@ export class Numbers implements Metric {
 
   #find(labels: Labels) {
     let key = ''
-    for (const name of this.labelNames) key += `${labels[name]}\n`
+    for (const name of this.labelNames) key += `${labels[name]}\0`
     const found = this.#values.get(key)
     if (found !== undefined) return found
     const fresh = { labels, value: 0 }

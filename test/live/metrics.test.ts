@@ -12,6 +12,7 @@ import { OVERFLOW } from '../../src/telemetry/labelBudget.ts'
 import { createLedger } from '../../src/telemetry/ledger.ts'
 import { countConnections, countExposed, countRequests, createMetrics } from '../../src/telemetry/metrics.ts'
 import type { RequestOutcome } from '../../src/telemetry/outcome.ts'
+import type { Numbers } from '../../src/telemetry/registry.ts'
 import { countTrialMetrics } from '../../src/telemetry/trialCounts.ts'
 import { worldOf } from '../support/world.ts'
 
@@ -92,9 +93,9 @@ test('docs/metrics.md lists the metrics there are, and no others', async () => {
     .getMetricsAsArray()
     .filter(({ name }) => name.startsWith('sluice_'))
     .map((metric) => {
-      const about = metric as unknown as { name: string; help: string; labelNames: string[] }
-      const labels = about.labelNames.map((label) => `\`${label}\``).join(', ')
-      return { name: about.name, type: metric.constructor.name.toLowerCase(), labels, help: about.help }
+      const { name, help, type, labelNames } = metric as Numbers
+      const labels = labelNames.map((label) => `\`${label}\``).join(', ')
+      return { name, type, labels, help }
     })
   const others = listed.filter(
     ({ name }) =>
