@@ -12,7 +12,6 @@ import { OVERFLOW } from '../../src/telemetry/labelBudget.ts'
 import { createLedger } from '../../src/telemetry/ledger.ts'
 import { countConnections, countExposed, countRequests, createMetrics } from '../../src/telemetry/metrics.ts'
 import type { RequestOutcome } from '../../src/telemetry/outcome.ts'
-import type { Numbers } from '../../src/telemetry/registry.ts'
 import { countTrialMetrics } from '../../src/telemetry/trialCounts.ts'
 import { worldOf } from '../support/world.ts'
 
@@ -89,14 +88,13 @@ test('docs/metrics.md lists the metrics there are, and no others', async () => {
     ...readFileSync('docs/metrics.md', 'utf8').matchAll(/^\| `(sluice_\w+)` \| (\w+) \| ([^|]*) \| (.*) \|$/gm),
   ]
   const listed = documented.map(([, name, type, labels, help]) => ({ name, type, labels: labels?.trim(), help }))
-  const real = metrics.registry
-    .getMetricsAsArray()
-    .filter(({ name }) => name.startsWith('sluice_'))
-    .map((metric) => {
-      const { name, help, type, labelNames } = metric as Numbers
-      const labels = labelNames.map((label) => `\`${label}\``).join(', ')
-      return { name, type, labels, help }
-    })
+  const ours = metrics.registry.getMetricsAsArray().filter(({ name }) => name.startsWith('sluice_'))
+  const real = await Promise.all(
+    ours.map(async (metric) => {
+      const { name, help, type } = await metric.get()
+      return { name, type, labels: metric.labelNames.map((label) => `\`${label}\``).join(', '), help }
+    }),
+  )
   const others = listed.filter(
     ({ name }) =>
       !real.some((metric) => metric.name === name) &&
