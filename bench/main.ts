@@ -52,14 +52,17 @@ const main = async (): Promise<void> => {
     only: (name) => values.only.length === 0 || values.only.some((text) => name.includes(text)),
     say: (text) => process.stdout.write(text),
   }
+  const machine = thisMachine()
+  const asked = process.argv.slice(2).map((arg) => (arg.includes(' ') ? `'${arg}'` : arg))
+  const command = ['npm run bench', ...(asked.length > 0 ? ['--', ...asked] : [])].join(' ')
   const results: Result[] = []
   for (const suite of SUITES) results.push(...(await runSuite(suite, effort)))
-  const machine = thisMachine()
   const folder = join(import.meta.dirname, 'results')
   mkdirSync(folder, { recursive: true })
-  writeFileSync(join(folder, 'latest.json'), `${JSON.stringify({ machine, effort, results }, undefined, 1)}\n`)
-  writeFileSync(join(folder, 'latest.md'), markdown(results, machine))
-  process.stdout.write(`\n${markdown(results, machine)}`)
+  writeFileSync(join(folder, 'latest.json'), `${JSON.stringify({ machine, command, effort, results }, undefined, 1)}\n`)
+  const text = markdown(results, machine, command)
+  writeFileSync(join(folder, 'latest.md'), text)
+  process.stdout.write(`\n${text}`)
 }
 
 if (values.help) process.stdout.write(HELP)

@@ -1,4 +1,4 @@
-import { cpus, release, totalmem } from 'node:os'
+import { cpus, loadavg, release, totalmem } from 'node:os'
 import { median, type Result, ratio, significant } from './rounds.ts'
 
 /** What ran, where: a number without it means nothing. */
@@ -9,6 +9,8 @@ export interface Machine {
   readonly kernel: string
   readonly node: string
   readonly date: string
+  /** Programs that wanted to run, over the minute before. */
+  readonly load: number
 }
 
 /** This machine, now. */
@@ -19,12 +21,14 @@ export const thisMachine = (): Machine => ({
   kernel: release(),
   node: process.version,
   date: new Date().toISOString().slice(0, 10),
+  load: loadavg()[0] ?? Number.NaN,
 })
 
 /** One Markdown table a suite: medians, and how Sluice compares with each of the others, round by round. */
-export const markdown = (results: readonly Result[], machine: Machine): string => {
-  const { cpu, cores, memoryGiB, kernel, node, date } = machine
-  const parts = [`Measured ${date}: ${cores} cores of ${cpu}, ${memoryGiB} GiB, Linux ${kernel}, Node ${node}.\n`]
+export const markdown = (results: readonly Result[], machine: Machine, command: string): string => {
+  const { cpu, cores, memoryGiB, kernel, node, date, load } = machine
+  const where = `${cores} cores of ${cpu}, ${memoryGiB} GiB, Linux ${kernel}, Node ${node}, load ${load.toFixed(1)} before`
+  const parts = [`Measured ${date} by \`${command}\`: ${where}.\n`]
   for (const suite of new Set(results.map((result) => result.suite))) {
     parts.push(`\n### ${suite}\n\n${table(results.filter((result) => result.suite === suite))}`)
   }
@@ -33,7 +37,7 @@ export const markdown = (results: readonly Result[], machine: Machine): string =
 
 const table = (results: readonly Result[]): string => {
   const names = [...new Set(results.flatMap(({ values }) => Object.keys(values)))]
-  const others = names.filter((name) => name !== 'sluice')
+  const others = names.filter((name) => !name.startsWith('sluice'))
   const head = ['measurement', 'unit', ...names, ...others.map((name) => `sluice : ${name}`)]
   const rows = results.map(({ measurement, metric, values }) => [
     measurement,
