@@ -305,6 +305,22 @@ test('what a client of HTTP/2 sends for a tunnel reaches the server once the tun
   }
 })
 
+test('the priority field of RFC 9218 passes, and PRIORITY and PRIORITY_UPDATE frames mean nothing', async (t) => {
+  const { sluice, server } = await before(
+    t,
+    OK,
+    'defaults: { detect: { serverFirst: never }, upstream: { protocol: http1 } }',
+  )
+  const client = await raw(sluice.address)
+  const asked = headers(1, [':method: GET', ':scheme: http', ':path: /', ':authority: a', 'priority: u=1, i'])
+  const update = frame(16, 0, 0, Buffer.concat([uint32(1), Buffer.from('u=7')]))
+  const priority = frame(FRAME.priority, 0, 3, Buffer.concat([uint32(1), Buffer.from([7])]))
+  client.socket.write(Buffer.concat([preface, settingsAck, update, priority, asked]))
+  await client.until(/\x01ok/)
+  client.socket.destroy()
+  t.match(server.received[0], /\r\npriority: u=1, i\r\n/)
+})
+
 test('an extended CONNECT is nothing without its protocol, so that no rule can have it overlooked', async (t) => {
   const policy = 'defaults: { detect: { serverFirst: never }, http: { upgrade: { other: ignore } } }'
   const { sluice, server } = await before(t, OK, policy)
