@@ -20,7 +20,6 @@
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -271,26 +270,36 @@ static void a_gone_reader_is_noticed(void) {
   close(upstream);
 }
 
+enum { BULK_BYTES = 2 << 20 };
+
+/* On a thread of its own: bulk, an urgent byte, and bulk again. */
+static void *send_bulk(void *fd) {
+  static char bulk[BULK_BYTES];
+  memset(bulk, 'b', sizeof bulk);
+  write_all(*(int *)fd, bulk, sizeof bulk);
+  CHECK(send(*(int *)fd, "U", 1, MSG_OOB) == 1);
+  write_all(*(int *)fd, bulk, sizeof bulk);
+  return NULL;
+}
+
+/* Bulk around the mark: splice would wait at it for ever. */
+static void bulk_passes(void) {
+  static char got[2 * BULK_BYTES + 1];
+  pthread_t sender;
+  int fd = client;
+  CHECK(pthread_create(&sender, NULL, send_bulk, &fd) == 0);
+  CHECK(recv(upstream, got, sizeof got, MSG_WAITALL) == (ssize_t)sizeof got);
+  CHECK(pthread_join(sender, NULL) == 0);
+  CHECK(got[BULK_BYTES] == 'U' && got[0] == 'b' && got[sizeof got - 1] == 'b');
+}
+
 static void urgent_bytes_stay_in_place(void) {
   begin_with(pair_up());
   write_all(client, "be", 2);
   CHECK(send(client, "f", 1, MSG_OOB) == 1);
   write_all(client, "ore", 3);
   reads(upstream, "before");
-  static char bulk[2 << 20];
-  memset(bulk, 'b', sizeof bulk);
-  /* Bulk around the mark: splice would wait at it for ever. */
-  int fd = client;
-  pid_t child = fork();
-  if (child == 0) {
-    write_all(fd, bulk, sizeof bulk);
-    send(fd, "U", 1, MSG_OOB);
-    write_all(fd, bulk, sizeof bulk);
-    _exit(0);
-  }
-  static char got[2 * sizeof bulk + 1];
-  CHECK(recv(upstream, got, sizeof got, MSG_WAITALL) == (ssize_t)sizeof got);
-  CHECK(got[sizeof bulk] == 'U' && got[0] == 'b' && got[sizeof got - 1] == 'b');
+  bulk_passes();
   shutdown(client, SHUT_RDWR);
   shutdown(upstream, SHUT_RDWR);
   ends_as(PUMP_CLOSED, 0);
@@ -698,14 +707,7 @@ static void an_event_too_late_hits_nobody_else(void) {
 static void who_is_silent_holds_no_pipe(void) {
   int before = open_files();
   begin_with(pair_up());
-  static char bulk[4 << 20];
-  int fd = client;
-  pid_t child = fork();
-  if (child == 0) {
-    write_all(fd, bulk, sizeof bulk);
-    _exit(0);
-  }
-  CHECK(recv(upstream, bulk, sizeof bulk, MSG_WAITALL) == (ssize_t)sizeof bulk);
+  bulk_passes();
   for (int tries = 0; open_files() != before + 4; tries++) {
     CHECK(tries < 20000);
     usleep(1000);
@@ -1126,7 +1128,6 @@ static void proxy(uint16_t port, uint16_t to_port, uint32_t pipes_max) {
 }
 
 int main(int argc, char **argv) {
-  signal(SIGCHLD, SIG_IGN);
   reports = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   CHECK(reports >= 0 && argc > 1);
   if (strcmp(argv[1], "cases") == 0) {
