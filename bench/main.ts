@@ -56,13 +56,23 @@ const main = async (): Promise<void> => {
   const asked = process.argv.slice(2).map((arg) => (arg.includes(' ') ? `'${arg}'` : arg))
   const command = ['npm run bench', ...(asked.length > 0 ? ['--', ...asked] : [])].join(' ')
   const results: Result[] = []
-  for (const suite of SUITES) results.push(...(await runSuite(suite, effort)))
   const folder = join(import.meta.dirname, 'results')
   mkdirSync(folder, { recursive: true })
-  writeFileSync(join(folder, 'latest.json'), `${JSON.stringify({ machine, command, effort, results }, undefined, 1)}\n`)
-  const text = markdown(results, machine, command)
-  writeFileSync(join(folder, 'latest.md'), text)
-  process.stdout.write(`\n${text}`)
+  for (const suite of SUITES) {
+    try {
+      results.push(...(await runSuite(suite, effort)))
+    } catch (error) {
+      // The others take half an hour and more: they are not lost for it.
+      process.exitCode = 1
+      process.stderr.write(`bench: ${suite.name}: ${(error as Error).message}\n`)
+    }
+    writeFileSync(
+      join(folder, 'latest.json'),
+      `${JSON.stringify({ machine, command, effort, results }, undefined, 1)}\n`,
+    )
+    writeFileSync(join(folder, 'latest.md'), markdown(results, machine, command))
+  }
+  process.stdout.write(`\n${markdown(results, machine, command)}`)
 }
 
 if (values.help) process.stdout.write(HELP)
