@@ -4,7 +4,7 @@ import { chmodSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:f
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type Contender, freePort, haproxy, nginx, type Start, sluice } from './contender.ts'
-import { idle, resting } from './memory.ts'
+import { IDLE, idle, resting } from './memory.ts'
 import { cpuSeconds, residentBytes } from './procfs.ts'
 import type { Measurement, Suite } from './rounds.ts'
 
@@ -110,8 +110,7 @@ const haproxyHttp: Start = haproxy(
   (port) => `
 global
   nbthread 1
-  maxconn 10100
-  no strict-limits
+  maxconn ${IDLE + 50}
 defaults
   mode http
   http-reuse always
@@ -181,5 +180,5 @@ export const http1Memory: Suite = {
   fresh: true,
   prepare: startServer,
   contenders: [haproxyHttp, nginxHttp, sluice((port) => policy(port))],
-  measurements: [resting, idle(10_000, 'http1')],
+  measurements: [resting, idle('http1')],
 }

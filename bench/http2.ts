@@ -5,7 +5,7 @@ import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type Contender, freePort, haproxy, nginx, program, type Start, sluice } from './contender.ts'
-import { idle } from './memory.ts'
+import { IDLE, idle } from './memory.ts'
 import { cpuSeconds, residentBytes } from './procfs.ts'
 import type { Measurement, Suite } from './rounds.ts'
 
@@ -122,8 +122,7 @@ const haproxyTo = (server: string): Start =>
     (port) => `
 global
   nbthread 1
-  maxconn 10100
-  no strict-limits
+  maxconn ${IDLE + 50}
 defaults
   mode http
   timeout client 1h
@@ -216,5 +215,5 @@ export const http2Memory: Suite = {
   fresh: true,
   prepare: startServers,
   contenders: [haproxyTo(`127.0.0.1:${http1Port}`), nginxToHttp1, sluiceTo(http1Port, 'http1', 0, 'sluice')],
-  measurements: [idle(10_000, 'http2')],
+  measurements: [idle('http2')],
 }

@@ -10,17 +10,17 @@ import type { Measurement } from './rounds.ts'
 /** Descriptors that a process may have here: run.sh sets it as high as the machine lets it. */
 const descriptorsMax = Number(/^Max open files +(\d+)/m.exec(readFileSync('/proc/self/limits', 'utf8'))?.[1] ?? 1024)
 
-/** So many connections of opaque bytes a proxy can hold here: two descriptors each, and some for itself. */
-export const IDLE_MAX = Math.floor((descriptorsMax - 400) / 2)
+/** 10,000 where a proxy can hold so many opaque connections: two descriptors each, and some for itself. */
+export const IDLE = Math.min(10_000, Math.floor((descriptorsMax - 400) / 2))
 
 /** What a connection costs that has had one message or request answered, and waits. */
-export const idle = (connections: number, protocol: '' | 'http1' | 'http2' = ''): Measurement => ({
-  name: `${connections} idle connections`,
+export const idle = (protocol: '' | 'http1' | 'http2' = ''): Measurement => ({
+  name: `${IDLE} idle connections`,
   metrics: [{ key: 'bytes', title: 'resident bytes each', better: 'lower' }],
   run: async (contender) => {
     const before = await settled(contender)
-    const waiting = await idleClients(contender, connections, protocol)
-    const bytes = ((await settled(contender)) - before) / connections
+    const waiting = await idleClients(contender, IDLE, protocol)
+    const bytes = ((await settled(contender)) - before) / IDLE
     await waiting.close()
     return { bytes }
   },
@@ -55,10 +55,10 @@ const idleClients = async ({ name, port }: Contender, connections: number, proto
 }
 
 const LOOK_MS = 500
-const STEADY_LOOKS = 16
+const STEADY_LOOKS = 30
 const LOOKS_MAX = 120
 
-/** Memory once what was held for the work before is given back: nobody gave back another hundredth for eight seconds. */
+/** Memory once what was held for the work before is given back: not another hundredth was given back for 15 seconds. */
 const settled = async (contender: Contender): Promise<number> => {
   let least = Number.POSITIVE_INFINITY
   for (let looks = 0, steady = 0; steady < STEADY_LOOKS && looks < LOOKS_MAX; looks += 1) {

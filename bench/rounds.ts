@@ -44,7 +44,8 @@ export interface Effort {
 
 /**
  * Starts all contenders, then goes round: each measurement once against each contender, in an order that turns with
- * the round, so that a slow minute of the machine is shared by all. The first round warms up and is not counted.
+ * the round, so that a slow minute of the machine is shared by all. The first round warms up and is not counted, unless contenders are
+ * started for each run: then a start is the warming up.
  */
 export const runSuite = async (suite: Suite, { rounds, scale, only, say }: Effort): Promise<readonly Result[]> => {
   const measurements = suite.measurements.filter(({ name }) => only(`${suite.name}: ${name}`))
@@ -55,7 +56,9 @@ export const runSuite = async (suite: Suite, { rounds, scale, only, say }: Effor
     const results: Result[] = []
     for (const measurement of measurements) {
       const values: Record<string, Record<string, number[]>> = {}
-      for (let round = 0; round <= rounds; round += 1) {
+      // One that is started for each run has nothing to warm up but what starting reads from files.
+      if (suite.fresh) for (let one = 0; one < suite.contenders.length; one += 1) await crew.ask(one, async () => ({}))
+      for (let round = suite.fresh ? 1 : 0; round <= rounds; round += 1) {
         for (let turn = 0; turn < suite.contenders.length; turn += 1) {
           const one = (turn + round) % suite.contenders.length
           const { name, answer } = await crew.ask(one, (contender) => measurement.run(contender, scale))

@@ -3,7 +3,7 @@ import { once } from 'node:events'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { type Contender, freePort, haproxy, nginx, type Start, sluice } from './contender.ts'
-import { IDLE_MAX, idle, resting } from './memory.ts'
+import { IDLE, idle, resting } from './memory.ts'
 import { cpuSeconds } from './procfs.ts'
 import type { Measurement, Suite } from './rounds.ts'
 
@@ -81,13 +81,12 @@ const startServer = async (): Promise<() => Promise<void>> => {
   }
 }
 
-const haproxyWith = (more: string): Start =>
+const haproxyWith = (more: string, connections = 7900): Start =>
   haproxy(
     (port) => `
 global
   nbthread 1
-  maxconn 9850
-  maxpipes 100
+  maxconn ${connections}
 ${more}
 defaults
   mode tcp
@@ -127,8 +126,8 @@ export const atRest: Suite = {
   name: 'opaque TCP, fresh: memory and start',
   fresh: true,
   prepare: startServer,
-  contenders: [haproxyTcp, nginxTcp, sluiceTcp],
-  measurements: [resting, idle(Math.min(10_000, IDLE_MAX))],
+  contenders: [haproxyWith('  maxpipes 10', IDLE + 50), nginxTcp, sluiceTcp],
+  measurements: [resting, idle()],
 }
 
 /** Opaque TCP: haproxy splices, nginx copies, Sluice pumps. */
