@@ -4,7 +4,7 @@ import { chmodSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:f
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type Contender, freePort, haproxy, nginx, type Start, sluice } from './contender.ts'
-import { IDLE, idle, resting } from './memory.ts'
+import { IDLE, idle, NO_PROBES, resting } from './memory.ts'
 import { cpuSeconds, residentBytes } from './procfs.ts'
 import type { Measurement, Suite } from './rounds.ts'
 
@@ -141,6 +141,7 @@ listeners:
   inbound: { address: [] }
 admin: { address: [] }
 log: { level: warn }
+${NO_PROBES}
 defaults: { http: { keepAlive: 1h } }
 ${rules}
 `

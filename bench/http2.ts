@@ -5,7 +5,7 @@ import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type Contender, freePort, haproxy, nginx, program, type Start, sluice } from './contender.ts'
-import { IDLE, idle } from './memory.ts'
+import { IDLE, idle, NO_PROBES } from './memory.ts'
 import { cpuSeconds, residentBytes } from './procfs.ts'
 import type { Measurement, Suite } from './rounds.ts'
 
@@ -171,6 +171,7 @@ listeners:
   inbound: { address: [] }
 admin: { address: [] }
 log: { level: error }
+${NO_PROBES}
 defaults: { upstream: { protocol: ${protocol} }, http: { keepAlive: 1h } }
 ${rulesOf(rules)}`,
     name,

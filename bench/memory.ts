@@ -13,6 +13,12 @@ const descriptorsMax = Number(/^Max open files +(\d+)/m.exec(readFileSync('/proc
 /** 10,000 where a proxy can hold so many opaque connections: two descriptors each, and some for itself. */
 export const IDLE = Math.min(10_000, Math.floor((descriptorsMax - 400) / 2))
 
+/**
+ * For the policy of Sluice: the others do not ask idle peers whether they live, and as many questions as there are
+ * connections here, all in one moment, are more than loopback carries.
+ */
+export const NO_PROBES = 'sockets: { keepalive: 0ms }'
+
 /** What a connection costs that has had one message or request answered, and waits. */
 export const idle = (protocol: '' | 'http1' | 'http2' = ''): Measurement => ({
   name: `${IDLE} idle connections`,

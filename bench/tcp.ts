@@ -3,7 +3,7 @@ import { once } from 'node:events'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { type Contender, freePort, haproxy, nginx, type Start, sluice } from './contender.ts'
-import { IDLE, idle, resting } from './memory.ts'
+import { IDLE, idle, NO_PROBES, resting } from './memory.ts'
 import { cpuSeconds } from './procfs.ts'
 import type { Measurement, Suite } from './rounds.ts'
 
@@ -118,6 +118,7 @@ listeners:
   inbound: { address: [] }
 admin: { address: [] }
 log: { level: warn }
+${NO_PROBES}
 `,
 )
 
