@@ -4,7 +4,7 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import type { Contender } from './contender.ts'
-import { residentBytes } from './procfs.ts'
+import { anonymousBytes, residentBytes } from './procfs.ts'
 import type { Measurement } from './rounds.ts'
 
 /** Descriptors that a process may have here: run.sh sets it as high as the machine lets it. */
@@ -37,9 +37,13 @@ export const resting: Measurement = {
   name: 'at rest',
   metrics: [
     { key: 'startMs', title: 'start-up, milliseconds', better: 'lower' },
-    { key: 'resident', title: 'resident MiB', better: 'lower' },
+    { key: 'own', title: 'MiB of its own', better: 'lower' },
+    { key: 'resident', title: 'MiB with its share of the files', better: 'lower' },
   ],
-  run: async (contender) => ({ startMs: contender.startMs, resident: (await settled(contender)) / 2 ** 20 }),
+  run: async (contender) => {
+    const own = (await settled(contender)) / 2 ** 20
+    return { startMs: contender.startMs, own, resident: residentBytes(contender.pids()) / 2 ** 20 }
+  },
 }
 
 const LOAD = join(import.meta.dirname, '../build/load')
@@ -64,14 +68,14 @@ const LOOK_MS = 500
 const STEADY_LOOKS = 30
 const LOOKS_MAX = 120
 
-/** Memory once what was held for the work before is given back: not another hundredth was given back for 15 seconds. */
+/** Memory of its own, once what was held for the work before is given back: not another hundredth was given back for 15 seconds. */
 const settled = async (contender: Contender): Promise<number> => {
   let least = Number.POSITIVE_INFINITY
   for (let looks = 0, steady = 0; steady < STEADY_LOOKS && looks < LOOKS_MAX; looks += 1) {
     await new Promise((resolve) => setTimeout(resolve, LOOK_MS))
-    const now = residentBytes(contender.pids())
+    const now = anonymousBytes(contender.pids())
     steady = now < least * 0.99 ? 0 : steady + 1
     least = Math.min(least, now)
   }
-  return residentBytes(contender.pids())
+  return anonymousBytes(contender.pids())
 }

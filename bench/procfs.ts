@@ -23,11 +23,13 @@ export const cpuSeconds = (pids: readonly number[]): number => {
 }
 
 /** Bytes of memory that are these processes' own (proportional set size: shared pages are counted once). */
-export const residentBytes = (pids: readonly number[]): number =>
-  pids.reduce(
-    (sum, pid) => sum + 1024 * Number(/^Pss:\s+(\d+)/m.exec(text(`/proc/${pid}/smaps_rollup`) ?? '')?.[1] ?? 0),
-    0,
-  )
+export const residentBytes = (pids: readonly number[]): number => rolledUp(pids, /^Pss:\s+(\d+)/m)
+
+/** Those of them that come from no file: of a program's pages each process has a share, which others that run it change. */
+export const anonymousBytes = (pids: readonly number[]): number => rolledUp(pids, /^Pss_Anon:\s+(\d+)/m)
+
+const rolledUp = (pids: readonly number[], what: RegExp): number =>
+  pids.reduce((sum, pid) => sum + 1024 * Number(what.exec(text(`/proc/${pid}/smaps_rollup`) ?? '')?.[1] ?? 0), 0)
 
 const listed = (path: string): readonly string[] => {
   try {
