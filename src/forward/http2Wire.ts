@@ -147,7 +147,7 @@ export class Http2Wire<O> implements Guest {
     const stream = this.#stream
     hearBytes(stream, (bytes) => this.#read(bytes))
     stream.on('end', () => this.#ended())
-    stream.on('error', (error) => this.#lost(error instanceof Fault ? 'internalError' : 'clientReset', error))
+    stream.on('error', (error) => this.#broken(error))
     stream.on('close', () => {
       // Unless it has been parked since.
       if (stream === this.#stream) this.#lost('clientReset', undefined)
@@ -307,6 +307,12 @@ export class Http2Wire<O> implements Guest {
     this.#writeAll()
     if (this.#stream.writable) this.#stream.end()
     this.#lost('protocolError', error)
+  }
+
+  /** Some close with our last words unread, which the system makes a reset: where nothing is open it takes nothing away. */
+  #broken(error: Error): void {
+    if (error instanceof Fault) this.#lost('internalError', error)
+    else this.#lost('clientReset', this.h2.streams.size === 0 ? undefined : error)
   }
 
   /** The peer sends no more: a server's answers still go out, a client has nothing left to wait for. */

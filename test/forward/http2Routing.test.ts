@@ -414,6 +414,28 @@ test('extended CONNECT passes from HTTP/2 to HTTP/1 as the Upgrade of a websocke
   stream.destroy()
 })
 
+test('a client that resets its connection when all is answered makes no error of it, one that waits does', async (t) => {
+  const asked = Promise.withResolvers<void>()
+  const sluice = await beforeHttp2(t, (stream, ...about) => {
+    if (about[0][':path'] === '/') return hello(stream, ...about)
+    stream.on('error', () => {})
+    asked.resolve()
+  })
+  for (const [path, error] of [
+    ['/', undefined],
+    ['/never', { code: 'ECONNRESET' }],
+  ] as const) {
+    const client = await raw(sluice.address)
+    const fields = [':method: GET', ':scheme: http', `:path: ${path}`, ':authority: a']
+    client.socket.write(Buffer.concat([preface, settingsAck, headers(1, fields)]))
+    if (path === '/') await client.until(/hello/)
+    else await asked.promise
+    client.socket.resetAndDestroy()
+    while (sluice.outcomes.length === 0) await new Promise((resolve) => setImmediate(resolve))
+    t.match(sluice.outcomes.splice(0), [{ result: 'forwarded', ended: 'clientReset', error }], path)
+  }
+})
+
 test('without a rule extended CONNECT is refused, with the rule that would allow it', async (t) => {
   const sluice = await beforeHttp2(t, hello)
   const session = http2Client(t, sluice.address.port)
