@@ -456,7 +456,11 @@ test('it starts quickly, with nothing built', async (t) => {
   const cache = mkdtempSync(join(tmpdir(), 'sluice-cache-'))
   execFileSync('bash', ['scripts/warm-cache.sh'], { env: { ...process.env, NODE_COMPILE_CACHE: cache }, stdio: 'pipe' })
   const tries: number[] = []
+  const bare: number[] = []
   for (let n = 0; n < 5; n++) {
+    const before = performance.now()
+    execFileSync(process.execPath, ['-e', '0'], { env: { PATH: process.env.PATH } })
+    bare.push(performance.now() - before)
     const began = performance.now()
     const sluice = await start(t, configuration(), { NODE_COMPILE_CACHE: cache })
     const wall = performance.now() - began
@@ -469,7 +473,9 @@ test('it starts quickly, with nothing built', async (t) => {
     tries.push(Math.min(wall, user + system))
     await sluice.stop()
   }
-  t.ok(Math.min(...tries) < 300, `ready after ${tries.map(Math.round).join(', ')} ms`)
+  // A machine that is slow or shared takes longer for Node alone, too: 25 ms where 300 ms is meant.
+  const msMax = Math.max(300, 12 * Math.min(...bare))
+  t.ok(Math.min(...tries) < msMax, `ready after ${tries.map(Math.round).join(', ')} ms, of ${Math.round(msMax)}`)
 })
 
 test("the health check, and the example of a user's own image", async (t) => {
